@@ -1,0 +1,1 @@
+"""The button: firmware that runs on MicroPython, and whose pure modules also run on CPython."""

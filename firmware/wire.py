@@ -1,0 +1,436 @@
+"""Envelopes: what every Tocsin message is on the wire, on buttons (MicroPython) and stations (CPython) alike.
+
+An envelope is a COSE_Mac0 message (RFC 9052 section 6.2, CBOR tag 17) with the protected header
+{1: 5 (HMAC 256/256), 4: kid} and a payload that is a CBOR map with small integer keys in deterministic
+encoding (RFC 8949 section 4.2). `decode` takes that encoding and no other: a second spelling of a message,
+a duplicate key, a float, or anything nested deeper than DEPTH is a WireError, whose text says what was wrong.
+Fields, kinds and codes are described in docs/protocol.md; their numbers are never used again for another meaning.
+"""
+
+import hashlib
+
+MAX_ENVELOPE = 1024  # bytes of a child's envelope
+MAX_FRAME = 2048  # bytes of a frame: an envelope, its hops and the frame's own header
+DEPTH = 4  # maps and arrays within one another
+MAX_ITEMS = 64  # entries of one map or array
+
+# Fields of a payload.
+KIND = 0
+BOOT = 1
+SEQ = 2
+AGE = 3
+RESUMED = 4
+CAUSE = 5
+HOW = 6
+CODE = 7
+SUBJECT = 8
+DETAIL = 9
+STAGE = 10
+DEVICE = 11
+STATE = 12
+ENVELOPE = 13
+HOPS = 14
+LOOP = 20
+TAMPER = 21
+BATTERY = 22
+SUPPLY = 23
+RSSI = 24
+HEAP = 25
+UPTIME = 26
+RESET = 27
+FIRMWARE = 28
+PENDING = 29
+SHOWN = 30
+DELAY = 31
+RECONNECTS = 32
+CHILDREN = 33
+ONLINE = 34
+REFUSED = 35
+DISK = 36
+
+# KIND
+ALARM = 1
+EVENT = 2
+HEARTBEAT = 3
+RECEIPT = 4
+COMMAND = 5
+FRAME = 6
+PRESENCE = 7
+
+# CAUSE of an alarm
+HOLD_UP = 1
+DURESS = 2
+MEDICAL = 3
+TEST = 4
+
+# HOW it was pressed: which contacts of the button said so
+BOTH_CONTACTS = 0
+CONTACT_A = 1
+CONTACT_B = 2
+
+# STAGE of a receipt
+AT_GATEWAY = 1
+AT_HQ = 2
+ACKNOWLEDGED = 3
+RESPONDING = 4
+CLOSED = 5
+
+# CODE of an event. A button's own: below 16. A station's: 16 to 31. Steps of an incident: 32 and up.
+STARTED = 1
+LOOP_CUT = 2
+LOOP_SHORTED = 3
+LOOP_RESTORED = 4
+TAMPERED = 5
+TAMPER_RESTORED = 6
+LOOP_FAULT = 7
+EVENTS_DROPPED = 8
+CHILD_SILENT = 16
+CHILD_BACK = 17
+BROKER_LOST = 18
+BROKER_BACK = 19
+REFUSAL = 20
+STATION_STARTED = 21
+STORAGE_FAILED = 22
+STEP_ACKNOWLEDGED = 32
+STEP_RESPONDING = 33
+STEP_ON_SCENE = 34
+STEP_CLOSED = 35
+
+# LOOP, as a heartbeat states it
+LOOP_AT_REST = 0
+LOOP_PRESSED = 1
+LOOP_IS_CUT = 2
+LOOP_IS_SHORTED = 3
+LOOP_IS_FAULTY = 4
+
+# SUPPLY, as a heartbeat states it
+ON_BATTERY = 0
+ON_MAINS = 1
+
+_INT = 0
+_BYTES = 2
+_TEXT = 3
+_LIST = 4
+_MAP = 5
+_TAG = 6
+_SIMPLE = 7
+
+_COSE_MAC0 = 0xD1  # tag 17 in one byte
+_HMAC_256 = 5  # RFC 9053 table 3: HMAC 256/256
+_UINT32 = 0xFFFFFFFF
+_UINT53 = 0x1FFFFFFFFFFFFF
+
+
+class WireError(Exception):
+    """What is wrong with a message, in one sentence."""
+
+
+# ------------------------------------------------------------------------------------------------- CBOR
+
+
+def _head(major: int, n: int) -> bytes:
+    major <<= 5
+    if n < 24:
+        return bytes((major | n,))
+    if n < 0x100:
+        return bytes((major | 24, n))
+    if n < 0x10000:
+        return bytes((major | 25, n >> 8, n & 0xFF))
+    if n <= _UINT32:
+        return bytes((major | 26,)) + n.to_bytes(4, "big")
+    return bytes((major | 27,)) + n.to_bytes(8, "big")
+
+
+def encode(value) -> bytes:
+    """Deterministic CBOR of ints, bytes, text, booleans, None, lists, and maps whose keys are ints from 0 up.
+
+    Raises WireError for anything else.
+    """
+    if value is None:
+        return b"\xf6"
+    if value is True:
+        return b"\xf5"
+    if value is False:
+        return b"\xf4"
+    if isinstance(value, int):
+        return _head(_INT, value) if value >= 0 else _head(1, -1 - value)
+    if isinstance(value, str):
+        text = value.encode()
+        return _head(_TEXT, len(text)) + text
+    if isinstance(value, (bytes, bytearray)):
+        return _head(_BYTES, len(value)) + value
+    if isinstance(value, (list, tuple)):
+        return _head(_LIST, len(value)) + b"".join([encode(item) for item in value])
+    if isinstance(value, dict):
+        parts = [_head(_MAP, len(value))]
+        for key in sorted(value):
+            if not isinstance(key, int) or key < 0:
+                raise WireError("a map key is not a number from 0 up")
+            parts.append(_head(_INT, key))
+            parts.append(encode(value[key]))
+        return b"".join(parts)
+    raise WireError("a value of this type has no place on the wire")
+
+
+def _length(octets, at: int, limit: int) -> tuple:
+    """(major type, argument, next position) of the item head at `at`."""
+    if at >= limit:
+        raise WireError("the message ends in the middle of an item")
+    first = octets[at]
+    at += 1
+    n = first & 31
+    if n < 24:
+        return first >> 5, n, at
+    if n > 27:
+        raise WireError("an item has an indefinite or reserved length")
+    width = 1 << (n - 24)
+    end = at + width
+    if end > limit:
+        raise WireError("the message ends in the middle of an item")
+    n = int.from_bytes(octets[at:end], "big")
+    if n < 24 or (width > 1 and not n >> (width * 4)):
+        raise WireError("a number is not in its shortest form")
+    return first >> 5, n, end
+
+
+def _item(octets, at: int, limit: int, depth: int) -> tuple:
+    major, n, at = _length(octets, at, limit)
+    if major == _INT:
+        return n, at
+    if major == 1:
+        return -1 - n, at
+    if major == _BYTES or major == _TEXT:
+        end = at + n
+        if end > limit:
+            raise WireError("a string is longer than the message")
+        piece = bytes(octets[at:end])
+        if major == _BYTES:
+            return piece, end
+        try:
+            return piece.decode(), end
+        except UnicodeError:  # of which CPython's UnicodeDecodeError is a kind
+            raise WireError("a text is not UTF-8") from None
+    if major == _LIST or major == _MAP:
+        if not depth:
+            raise WireError("maps and arrays are nested too deeply")
+        if n > MAX_ITEMS:
+            raise WireError("a map or array has too many entries")
+        if major == _LIST:
+            items = []
+            for _ in range(n):
+                value, at = _item(octets, at, limit, depth - 1)
+                items.append(value)
+            return items, at
+        entries = {}
+        last = -1
+        for _ in range(n):
+            major, key, at = _length(octets, at, limit)
+            if major != _INT:
+                raise WireError("a map key is not a number from 0 up")
+            if key <= last:
+                raise WireError("map keys are repeated or out of order")
+            last = key
+            entries[key], at = _item(octets, at, limit, depth - 1)
+        return entries, at
+    if major == _SIMPLE and 20 <= n <= 22:
+        return (False, True, None)[n - 20], at
+    raise WireError("an item is a float, a tag or an unassigned value")
+
+
+def decode(octets):
+    """The value of exactly one deterministically encoded CBOR item; WireError for anything else."""
+    value, at = _item(octets, 0, len(octets), DEPTH)
+    if at != len(octets):
+        raise WireError("something follows the message")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------- keys
+
+
+def hmac_sha256(key: bytes, message: bytes) -> bytes:
+    """HMAC-SHA256 (RFC 2104); `key` of at most 64 bytes, as all keys here are."""
+    block = key + bytes(64 - len(key))
+    inner = hashlib.sha256(bytes([b ^ 0x36 for b in block]))
+    inner.update(message)
+    outer = hashlib.sha256(bytes([b ^ 0x5C for b in block]))
+    outer.update(inner.digest())
+    return outer.digest()
+
+
+def same(a: bytes, b: bytes) -> bool:
+    """Equality in a time that does not depend on where the two differ."""
+    if len(a) != len(b):
+        return False
+    difference = 0
+    for x, y in zip(a, b):  # noqa: B905 - MicroPython's zip has no strict=
+        difference |= x ^ y
+    return not difference
+
+
+def message_key(shared: bytes, child: str, parent: str) -> bytes:
+    """The 32-byte MAC key between `child` and `parent`: HKDF-SHA256 (RFC 5869) of their P-256 ECDH secret.
+
+    shared: x coordinate, 32 bytes, of (child's certificate key x parent's message key). No salt.
+    """
+    info = b"tocsin/1 message key\0" + child.encode() + b"\0" + parent.encode()
+    return hmac_sha256(hmac_sha256(b"", shared), info + b"\1")
+
+
+# --------------------------------------------------------------------------------------------- envelopes
+
+
+class Envelope:
+    """An envelope taken apart, not yet believed: call `sealed_with` before trusting `message`."""
+
+    def __init__(self, kid: str, message: dict, protected: bytes, payload: bytes, tag: bytes) -> None:
+        self.kid = kid
+        self.message = message
+        self._protected = protected
+        self._payload = payload
+        self._tag = tag
+
+    def sealed_with(self, key: bytes) -> bool:
+        """Whether the MAC is right under `key`."""
+        return same(hmac_sha256(key, _mac_structure(self._protected, self._payload)), self._tag)
+
+
+def _protected(kid: str) -> bytes:
+    return encode({1: _HMAC_256, 4: kid.encode()})
+
+
+def _mac_structure(protected: bytes, payload: bytes) -> bytes:
+    return b"\x84\x64MAC0" + _head(_BYTES, len(protected)) + protected + b"\x40" + _head(_BYTES, len(payload)) + payload
+
+
+def seal(message: dict, kid: str, key: bytes) -> bytes:
+    """The envelope of `message` from the sender `kid`, under the 32-byte `key`."""
+    protected = _protected(kid)
+    payload = encode(message)
+    tag = hmac_sha256(key, _mac_structure(protected, payload))
+    return b"".join(
+        (b"\xd1\x84", _head(_BYTES, len(protected)), protected, b"\xa0", _head(_BYTES, len(payload)), payload, b"\x58\x20", tag)
+    )
+
+
+def _octets(octets, at: int) -> tuple:
+    major, n, at = _length(octets, at, len(octets))
+    if major != _BYTES or at + n > len(octets):
+        raise WireError("this is not a COSE_Mac0 message")
+    return bytes(octets[at : at + n]), at + n
+
+
+def unseal(octets) -> Envelope:
+    """Takes an envelope apart and checks its form, its fields' types and ranges; the MAC is *not* checked here.
+
+    Raises WireError for anything that `seal` could not have made.
+    """
+    if len(octets) > MAX_FRAME:
+        raise WireError("the message is longer than %d bytes" % MAX_FRAME)
+    if len(octets) < 2 or octets[0] != _COSE_MAC0 or octets[1] != 0x84:
+        raise WireError("this is not a COSE_Mac0 message")
+    protected, at = _octets(octets, 2)
+    if octets[at : at + 1] != b"\xa0":
+        raise WireError("the unprotected header is not empty")
+    payload, at = _octets(octets, at + 1)
+    tag, at = _octets(octets, at)
+    if at != len(octets):
+        raise WireError("something follows the message")
+    if len(tag) != 32:
+        raise WireError("the MAC is not 32 bytes long")
+    header = decode(protected)
+    if not isinstance(header, dict) or len(header) != 2 or header.get(1) != _HMAC_256:
+        raise WireError("the protected header is not {1: 5, 4: kid}")
+    kid = header.get(4)
+    if not isinstance(kid, bytes):
+        raise WireError("the kid is not a byte string")
+    try:
+        name = kid.decode()
+    except UnicodeError:
+        raise WireError("the kid is not UTF-8") from None
+    if not is_id(name):
+        raise WireError("the kid is not an id")
+    return Envelope(name, message_of(payload), protected, payload, tag)
+
+
+def message_of(payload: bytes) -> dict:
+    """The payload's map, its fields checked; also reads a bare receipt (docs/protocol.md, stage 1)."""
+    message = decode(payload)
+    if not isinstance(message, dict):
+        raise WireError("the payload is not a map")
+    _check(message)
+    return message
+
+
+def is_id(name) -> bool:
+    """Whether `name` can name a device, station or person: 1 to 64 of a-z, 0-9, '-', '.', starting with no sign."""
+    if not isinstance(name, str) or not 0 < len(name) <= 64 or name[0] in "-.":
+        return False
+    for c in name:
+        if not ("a" <= c <= "z" or "0" <= c <= "9" or c in "-."):
+            return False
+    return True
+
+
+# What each kind must carry, and what each field must be: an upper bound for numbers, a type for the rest.
+_REQUIRED = {
+    ALARM: (BOOT, SEQ, AGE, CAUSE),
+    EVENT: (BOOT, SEQ, AGE, CODE),
+    HEARTBEAT: (BOOT, SEQ, UPTIME),
+    RECEIPT: (BOOT, SEQ, STAGE, DEVICE),
+    COMMAND: (BOOT, SEQ, DEVICE, CODE),
+    FRAME: (ENVELOPE, HOPS),
+    PRESENCE: (BOOT, SEQ, STATE),
+}
+_BOUND = {
+    BOOT: _UINT32,
+    SEQ: _UINT32,
+    AGE: _UINT53,
+    RESUMED: _UINT32,
+    CAUSE: 255,
+    HOW: 255,
+    CODE: 255,
+    STAGE: CLOSED,
+    STATE: 1,
+    LOOP: 255,
+    TAMPER: 255,
+    BATTERY: 65535,
+    SUPPLY: 255,
+    HEAP: _UINT53,
+    UPTIME: _UINT53,
+    RESET: 255,
+    PENDING: _UINT53,
+    DELAY: _UINT53,
+    RECONNECTS: _UINT32,
+    CHILDREN: _UINT32,
+    ONLINE: _UINT32,
+    REFUSED: _UINT53,
+    DISK: _UINT53,
+}
+_TYPE = {SUBJECT: str, DEVICE: str, ENVELOPE: bytes, HOPS: list, SHOWN: list, FIRMWARE: str, RSSI: int}
+
+
+def _check(message: dict) -> None:
+    kind = message.get(KIND)
+    if isinstance(kind, bool) or not isinstance(kind, int) or kind not in _REQUIRED:
+        raise WireError("the kind is unknown")
+    for field in _REQUIRED[kind]:
+        if field not in message:
+            raise WireError("field %d is missing" % field)
+    for field, value in message.items():
+        bound = _BOUND.get(field)
+        if bound is not None:
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= bound:
+                raise WireError("field %d is not a number from 0 to %d" % (field, bound))
+        elif field in _TYPE and not isinstance(value, _TYPE[field]):
+            raise WireError("field %d has the wrong type" % field)
+    if kind == FRAME:
+        for hop in message[HOPS]:
+            if not isinstance(hop, list) or len(hop) != 2 or not is_id(hop[0]) or not isinstance(hop[1], int):
+                raise WireError("a hop is not [station, milliseconds]")
+    if SHOWN in message:
+        for shown in message[SHOWN]:
+            if not isinstance(shown, list) or len(shown) != 3 or not all([isinstance(n, int) for n in shown]):
+                raise WireError("a shown alarm is not [boot, seq, stage]")
+    if DEVICE in message and not is_id(message[DEVICE]):
+        raise WireError("the device is not an id")

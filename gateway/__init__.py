@@ -1,0 +1,1 @@
+"""A station: the same program at a site and at headquarters. `station.py` shows how its parts fit."""

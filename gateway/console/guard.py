@@ -1,0 +1,112 @@
+"""The outermost layer: headers that keep browsers strict, what may be sent to us, and a calm page when we fail."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LONGEST_BODY = 16 * 1024
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+POLICY = "; ".join((
+    "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'",
+    "font-src 'self'", "form-action 'self'", "base-uri 'none'", "frame-ancestors 'none'",
+))  # fmt: skip
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class Guard:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: ASGIApp, *, refuse: Callable[[Request, int, str], Response], secure: bool) -> None:
+        """refuse: makes the page of a status and a word key; secure: the console is served over TLS."""
+        self._app = app
+        self._refuse = refuse
+        self._headers = dict(HEADERS)
+        if secure:
+            self._headers["Strict-Transport-Security"] = "max-age=31536000"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                self._harden(MutableHeaders(scope=message), scope["path"])
+            await send(message)
+
+        request = Request(scope, receive)
+        try:
+            refusal = self._refusal(request)
+            if refusal is not None:
+                await refusal(scope, receive, sending)
+            else:
+                await self._app(scope, _bounded(receive), sending)
+        except Exception:
+            _log.exception("the console failed at %s %s", scope["method"], scope["path"])
+            if started:
+                raise
+            await self._refuse(request, 500, "error.500.text")(scope, receive, sending)
+
+    def _refusal(self, request: Request) -> Response | None:
+        if request.method in SAFE_METHODS:
+            return None
+        if not _from_here(request.headers):
+            return self._refuse(request, 403, "error.csrf")
+        length = request.headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > LONGEST_BODY:
+            return self._refuse(request, 413, "error.413.text")
+        return None
+
+    def _harden(self, headers: MutableHeaders, path: str) -> None:
+        for name, value in self._headers.items():
+            headers[name] = value
+        if not path.startswith("/static/"):
+            headers["Cache-Control"] = "no-store"
+
+
+def _from_here(headers: Headers) -> bool:
+    """Whether a browser says that the request comes from our own page, or no browser says anything."""
+    if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return False
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == headers.get("host", "")
+
+
+def _bounded(receive: Receive) -> Receive:
+    """A body without a stated length ends the request when it grows too long."""
+    left = LONGEST_BODY
+
+    async def receiving() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            return {"type": "http.disconnect"}
+        return message
+
+    return receiving

@@ -1,0 +1,67 @@
+"""What comes first, what counts as trouble, and which entrances could deliver a press now. Pure.
+
+An entrance is *ready* when at least one of its buttons is online. Late, faulty and tampered buttons do not count: they
+may deliver, and headquarters must not rely on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gateway.desk import Child, Incident, Link, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+WORST_FIRST = (Link.TAMPERED, Link.OFFLINE, Link.FAULTY, Link.LATE, Link.NEVER_SEEN, Link.ONLINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """How many entrances there are, how many could deliver a press now, and one button of each that could not."""
+
+    ready: int
+    entrances: int
+    unable: tuple[Child, ...]
+
+
+def readiness(children: Iterable[Child]) -> Readiness:
+    """Counts entrances. A button without a place counts as an entrance of its own."""
+    entrances: dict[tuple[str, str], list[Child]] = {}
+    for child in children:
+        if child.kind == "button":
+            key = (child.place.site, child.place.entrance) if child.place else ("", child.id)
+            entrances.setdefault(key, []).append(child)
+    unable = [
+        min(buttons, key=lambda button: WORST_FIRST.index(button.link))
+        for buttons in entrances.values()
+        if all(button.link is not Link.ONLINE for button in buttons)
+    ]
+    return Readiness(len(entrances) - len(unable), len(entrances), tuple(unable))
+
+
+def trouble_first(children: Iterable[Child]) -> list[Child]:
+    """Children, worst first, otherwise in the order given (site and entrance)."""
+    return sorted(children, key=lambda child: WORST_FIRST.index(child.link))
+
+
+def troubled(children: Iterable[Child]) -> int:
+    """How many are not online."""
+    return sum(child.link is not Link.ONLINE for child in children)
+
+
+def urgent_first(incidents: Iterable[Incident]) -> list[Incident]:
+    """Alarms that nobody acknowledged first, otherwise in the order given (newest press first)."""
+    return sorted(incidents, key=lambda incident: incident.state is not State.RAISED)
+
+
+def raised(incidents: Iterable[Incident]) -> list[Incident]:
+    """Those that nobody acknowledged."""
+    return [incident for incident in incidents if incident.state is State.RAISED]
+
+
+def matching(children: Sequence[tuple[Child, str]], sought: str) -> list[Child]:
+    """Children whose text holds every word of `sought`, whatever the case."""
+    terms = sought.casefold().split()
+    return [child for child, text in children if all(term in text.casefold() for term in terms)]

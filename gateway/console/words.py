@@ -1,0 +1,381 @@
+"""Every word that the console shows, in English and in Urdu, side by side so that neither can be forgotten.
+
+Keys are grouped by the part of the page that they serve. `{name}` marks what is filled in. Text that a person or the
+station wrote (names, notes, reasons) is shown as it was written, isolated from the direction of the sentence around.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from markupsafe import Markup, escape
+
+
+class Language(StrEnum):
+    """A language of the console."""
+
+    EN = "en"
+    UR = "ur"
+
+    @property
+    def direction(self) -> str:
+        """"ltr" or "rtl", for the `dir` attribute."""
+        return "rtl" if self is Language.UR else "ltr"
+
+
+WORDS: dict[str, tuple[str, str]] = {
+    # The frame around every page
+    "product": ("Tocsin", "ٹاکسن"),
+    "skip": ("Skip to the page", "براہِ راست صفحے پر جائیں"),
+    "nav": ("Pages", "صفحات"),
+    "nav.alarms": ("Alarms", "الارم"),
+    "nav.children": ("Buttons and stations", "بٹن اور اسٹیشن"),
+    "nav.happenings": ("Events", "واقعات"),
+    "nav.history": ("History", "ریکارڈ"),
+    "nav.health": ("Health", "نظام کی حالت"),
+    "role.hq": ("Headquarters", "ہیڈکوارٹر"),
+    "role.site": ("Site", "مقام"),
+    "sign_out": ("Sign out", "سائن آؤٹ"),
+    "language.other": ("اردو", "English"),
+    "clock": ("Time at this station", "اس اسٹیشن کا وقت"),
+    "person.viewer": ("view only", "صرف دیکھنے کے لیے"),
+    "no_script": (
+        "Scripts are switched off in this browser: this page is not live and makes no sound. It reloads every 10 seconds.",
+        "اس براؤزر میں اسکرپٹ بند ہے: یہ صفحہ خود تازہ نہیں ہوتا اور آواز نہیں دیتا۔ یہ ہر 10 سیکنڈ بعد دوبارہ کھلتا ہے۔",
+    ),
+    "ready": ("{ready} of {all} entrances can deliver a press now", "{all} میں سے {ready} داخلی راستے اس وقت الارم پہنچا سکتے ہیں"),
+    "ready.short": ("{ready} of {all} entrances ready", "{all} میں سے {ready} داخلی راستے تیار"),
+    "ready.none": ("No button is known yet", "ابھی کوئی بٹن درج نہیں"),
+    "banner.raised": ("ALARM", "الارم"),
+    "banner.show": ("Show alarms", "الارم دکھائیں"),
+    "banner.more": ("and {n} more", "اور مزید {n}"),
+    # Connection
+    "live.on": ("Live", "براہِ راست"),
+    "live.connecting": ("Connecting…", "رابطہ ہو رہا ہے…"),
+    "live.off": ("NOT LIVE", "براہِ راست نہیں"),
+    "live.stale": (
+        "This page is NOT live. New alarms do not appear here.",
+        "یہ صفحہ براہِ راست نہیں ہے۔ نئے الارم یہاں ظاہر نہیں ہوں گے۔",
+    ),
+    "live.last": ("Last contact {age} ago. Trying again by itself.", "آخری رابطہ {age} پہلے۔ دوبارہ کوشش خود بخود جاری ہے۔"),
+    "live.never": ("No contact yet. Trying again by itself.", "ابھی رابطہ نہیں ہوا۔ دوبارہ کوشش خود بخود جاری ہے۔"),
+    "live.advice": ("Use another console or the telephone meanwhile.", "اس دوران دوسرا کنسول یا ٹیلیفون استعمال کریں۔"),
+    "live.elsewhere": (
+        "This tab is paused: the console is open in too many tabs. Close some, then reload this one.",
+        "یہ ٹیب رکا ہوا ہے: کنسول بہت سے ٹیبز میں کھلا ہے۔ کچھ ٹیب بند کریں، پھر اسے دوبارہ کھولیں۔",
+    ),
+    "live.back": ("Live again.", "دوبارہ براہِ راست۔"),
+    # Sound
+    "sound": ("Sound", "آواز"),
+    "sound.on": ("Sound on", "آواز چالو"),
+    "sound.blocked": ("NO SOUND: press here to enable it", "آواز بند ہے: چالو کرنے کے لیے یہاں دبائیں"),
+    "sound.muted": ("MUTED, {s} s left: press to unmute", "آواز خاموش، {s} سیکنڈ باقی: بحال کرنے کے لیے دبائیں"),
+    "sound.mute": ("Mute for 60 s", "60 سیکنڈ خاموش کریں"),
+    "sound.test": ("Test the sound", "آواز آزمائیں"),
+    # Alarms
+    "alarms.title": ("Alarms", "الارم"),
+    "alarms.one": ("1 open alarm", "1 کھلا الارم"),
+    "alarms.many": ("{n} open alarms", "{n} کھلے الارم"),
+    "alarms.none": ("No open alarms", "کوئی کھلا الارم نہیں"),
+    "alarms.unacknowledged": ("{n} not acknowledged", "{n} کی تصدیق باقی ہے"),
+    "alarms.last": ("Last alarm", "آخری الارم"),
+    "alarms.no_last": ("No alarm has been received yet.", "ابھی تک کوئی الارم موصول نہیں ہوا۔"),
+    "alarms.ago": ("{age} ago", "{age} پہلے"),
+    "alarms.unable": ("These entrances can't be relied on now", "یہ داخلی راستے اس وقت قابلِ بھروسا نہیں"),
+    "alarms.unable_more": ("and {n} more: see all", "اور مزید {n}: سب دیکھیں"),
+    "alarms.new": ("New alarm: {where}. {cause}.", "نیا الارم: {where}۔ {cause}۔"),
+    "alarms.site_role": (
+        "Alarms are worked at headquarters. This console shows them; a step taken here may be refused.",
+        "الارم پر کارروائی ہیڈکوارٹر کرتا ہے۔ یہ کنسول انہیں دکھاتا ہے؛ یہاں سے کیا گیا قدم مسترد ہو سکتا ہے۔",
+    ),
+    "card.pressed_at": ("Pressed {time}", "{time} پر دبایا گیا"),
+    "card.pressed_before": ("Pressed at {time} or before", "{time} پر یا اس سے پہلے دبایا گیا"),
+    "card.before_why": ("The button lost power after the press.", "دبانے کے بعد بٹن کی بجلی چلی گئی تھی۔"),
+    "card.age": ("since the press", "دبائے جانے کو"),
+    "card.age_least": ("at least, since the press", "کم از کم، دبائے جانے کو"),
+    "card.not_acknowledged": ("Nobody has acknowledged this alarm.", "ابھی تک کسی نے اس الارم کی تصدیق نہیں کی۔"),
+    "card.device": ("Button", "بٹن"),
+    "card.how": ("How pressed", "کیسے دبایا گیا"),
+    "card.address": ("Address", "پتا"),
+    "card.phone": ("Telephone", "ٹیلیفون"),
+    "card.no_phone": ("No telephone is entered for this site", "اس مقام کا ٹیلیفون نمبر درج نہیں"),
+    "card.received": ("Received", "موصول ہوا"),
+    "card.done": ("Done so far", "اب تک کی کارروائی"),
+    "card.details": ("Details", "تفصیل"),
+    "card.selected": ("selected", "منتخب"),
+    "state.raised": ("Not acknowledged", "تصدیق باقی"),
+    "state.acknowledged": ("Acknowledged", "تصدیق ہو گئی"),
+    "state.responding": ("Unit responding", "یونٹ روانہ"),
+    "state.on_scene": ("On scene", "موقع پر موجود"),
+    "state.closed": ("Closed", "بند"),
+    "step.acknowledged": ("Acknowledge", "تصدیق کریں"),
+    "step.responding": ("Unit responding", "یونٹ روانہ"),
+    "step.on_scene": ("On scene", "موقع پر پہنچ گئے"),
+    "step.closed": ("Close…", "بند کریں…"),
+    "cause.hold_up": ("Hold-up", "مسلح حملہ"),
+    "cause.duress": ("Duress code", "دباؤ کا کوڈ"),
+    "cause.medical": ("Medical emergency", "طبی ہنگامی حالت"),
+    "cause.test": ("Test", "آزمائش"),
+    "how.both": ("both contacts of the button", "بٹن کے دونوں کنٹیکٹ"),
+    "how.contact_a": ("contact A alone: check contact B", "صرف کنٹیکٹ A: کنٹیکٹ B کی جانچ کریں"),
+    "how.contact_b": ("contact B alone: check contact A", "صرف کنٹیکٹ B: کنٹیکٹ A کی جانچ کریں"),
+    # Closing
+    "close.title": ("Close the alarm", "الارم بند کریں"),
+    "close.outcome": ("How did it end?", "نتیجہ کیا رہا؟"),
+    "close.note": ("Note", "نوٹ"),
+    "close.note_hint": ("What was found, who attended", "کیا معلوم ہوا، کون پہنچا"),
+    "close.do": ("Close the alarm", "الارم بند کریں"),
+    "close.cancel": ("Keep it open", "کھلا رکھیں"),
+    "outcome.genuine": ("Genuine", "حقیقی"),
+    "outcome.false_alarm": ("False alarm", "غلط الارم"),
+    "outcome.drill": ("Drill", "مشق"),
+    "outcome.test": ("Test", "آزمائش"),
+    "outcome.fault": ("Technical fault", "فنی خرابی"),
+    "outcome.none": ("still open", "ابھی کھلا"),
+    # Answers to a step
+    "answer.done": ("{where}: {state}", "{where}: {state}"),
+    "answer.refused": ("Not done. {where} is now: {state}.", "قدم نہیں اٹھایا گیا۔ {where} کی موجودہ حالت: {state}۔"),
+    "answer.by": ("{state} by {who} at {time}", "{state}، از {who}، {time} پر"),
+    "answer.reason": ("The station says: {reason}", "اسٹیشن کا جواب: {reason}"),
+    "answer.outcome": ("Choose how it ended before closing.", "بند کرنے سے پہلے نتیجہ منتخب کریں۔"),
+    "answer.unsent": (
+        "NOT SENT: the station did not answer. Do it again.",
+        "نہیں بھیجا گیا: اسٹیشن نے جواب نہیں دیا۔ دوبارہ کریں۔",
+    ),
+    "answer.viewer": ("Your account may only look. An operator has to do this.", "آپ صرف دیکھ سکتے ہیں۔ یہ قدم آپریٹر اٹھائے گا۔"),
+    "answer.dismiss": ("Dismiss", "ہٹائیں"),
+    # One alarm
+    "incident.title": ("Alarm {number}", "الارم {number}"),
+    "incident.timeline": ("Timeline", "کارروائی کی ترتیب"),
+    "incident.pressed": ("Pressed", "دبایا گیا"),
+    "incident.received": ("Received at this station", "اس اسٹیشن پر موصول"),
+    "incident.facts": ("Facts", "کوائف"),
+    "incident.next": ("Next step", "اگلا قدم"),
+    "incident.after": ("{age} after the press", "دبانے کے {age} بعد"),
+    "incident.note": ("Note (may be left empty)", "نوٹ (خالی چھوڑا جا سکتا ہے)"),
+    "incident.message": ("Message", "پیغام"),
+    "incident.boot_seq": ("boot {boot}, message {seq}", "بوٹ {boot}، پیغام {seq}"),
+    "incident.back": ("All open alarms", "تمام کھلے الارم"),
+    "incident.site": ("Site", "مقام"),
+    "incident.entrance": ("Entrance", "داخلی راستہ"),
+    "incident.cause": ("Cause", "وجہ"),
+    # Buttons and stations
+    "children.title": ("Buttons and stations", "بٹن اور اسٹیشن"),
+    "children.filter": ("Filter", "تلاش"),
+    "children.filter_hint": ("site, entrance, id, state…", "مقام، داخلی راستہ، شناخت، حالت…"),
+    "children.apply": ("Apply", "لاگو کریں"),
+    "children.shown": ("{shown} of {all} shown", "{all} میں سے {shown} نظر آ رہے ہیں"),
+    "children.trouble": ("{n} with trouble", "{n} میں خرابی"),
+    "children.none": ("No button or station is known yet.", "ابھی کوئی بٹن یا اسٹیشن درج نہیں۔"),
+    "children.no_match": ("Nothing matches the filter.", "تلاش کے مطابق کچھ نہیں ملا۔"),
+    "column.place": ("Site and entrance", "مقام اور داخلی راستہ"),
+    "column.device": ("Id", "شناخت"),
+    "column.state": ("State", "حالت"),
+    "column.heard": ("Last heard", "آخری رابطہ"),
+    "column.loop": ("Wire loop", "بٹن کی تار"),
+    "column.tamper": ("Tamper", "ڈھکن"),
+    "column.battery": ("Battery", "بیٹری"),
+    "column.supply": ("Supply", "بجلی"),
+    "column.signal": ("Signal", "سگنل"),
+    "column.firmware": ("Firmware", "فرم ویئر"),
+    "column.via": ("Via", "بذریعہ"),
+    "kind.button": ("Button", "بٹن"),
+    "kind.station": ("Station", "اسٹیشن"),
+    "link.never_seen": ("Never heard", "کبھی رابطہ نہیں ہوا"),
+    "link.online": ("Ready", "تیار"),
+    "link.late": ("Late", "تاخیر"),
+    "link.offline": ("Offline", "رابطہ منقطع"),
+    "link.faulty": ("Faulty", "خراب"),
+    "link.tampered": ("Tampered", "چھیڑ چھاڑ"),
+    "loop.rest": ("at rest", "معمول پر"),
+    "loop.pressed": ("PRESSED", "دبا ہوا"),
+    "loop.cut": ("cut", "کٹی ہوئی"),
+    "loop.shorted": ("shorted", "شارٹ"),
+    "loop.faulty": ("faulty", "خراب"),
+    "tamper.closed": ("closed", "بند"),
+    "tamper.open": ("OPEN", "کھلا"),
+    "supply.mains": ("mains", "مین بجلی"),
+    "supply.battery": ("on battery", "بیٹری پر"),
+    "signal.cable": ("cable", "کیبل"),
+    "signal.good": ("good", "اچھا"),
+    "signal.fair": ("fair", "درمیانہ"),
+    "signal.weak": ("weak", "کمزور"),
+    "pending": ("{n} unsent", "{n} غیر ارسال شدہ"),
+    "unknown": ("–", "–"),
+    "no_place": ("Place not entered", "مقام درج نہیں"),
+    # Happenings
+    "happenings.title": ("Events", "واقعات"),
+    "happenings.none": ("Nothing has happened yet.", "ابھی تک کوئی واقعہ نہیں ہوا۔"),
+    "happenings.when": ("Time", "وقت"),
+    "happenings.what": ("What happened", "کیا ہوا"),
+    "happenings.where": ("Where", "کہاں"),
+    "happenings.detail": ("Particulars", "تفصیل"),
+    "happening.started": ("Started", "چالو ہوا"),
+    "happening.loop_cut": ("The button's wire was cut", "بٹن کی تار کٹ گئی"),
+    "happening.loop_shorted": ("The button's wire was shorted", "بٹن کی تار شارٹ ہو گئی"),
+    "happening.loop_restored": ("The button's wire is whole again", "بٹن کی تار بحال ہو گئی"),
+    "happening.tampered": ("The enclosure was opened", "ڈبے کا ڈھکن کھولا گیا"),
+    "happening.tamper_restored": ("The enclosure is closed again", "ڈبے کا ڈھکن بند ہو گیا"),
+    "happening.loop_faulty": ("The button's wire is faulty", "بٹن کی تار میں خرابی ہے"),
+    "happening.events_dropped": ("Events were dropped: its memory was full", "واقعات ضائع ہوئے: حافظہ بھر گیا تھا"),
+    "happening.child_silent": ("Went silent", "خاموش ہو گیا"),
+    "happening.child_back": ("Is heard again", "دوبارہ رابطے میں ہے"),
+    "happening.broker_lost": ("Lost its message broker", "پیغام رسانی کا بروکر منقطع"),
+    "happening.broker_back": ("Its message broker is back", "پیغام رسانی کا بروکر بحال"),
+    "happening.refusal": ("Something was refused", "کوئی پیغام یا رابطہ مسترد ہوا"),
+    "happening.storage_failed": ("Storage failed", "ریکارڈ محفوظ نہ ہو سکا"),
+    "happening.acknowledged": ("An operator acknowledged the alarm", "آپریٹر نے الارم کی تصدیق کی"),
+    "happening.responding": ("A unit is responding to the alarm", "الارم پر یونٹ روانہ ہوا"),
+    "happening.on_scene": ("A unit is on scene", "یونٹ موقع پر پہنچ گیا"),
+    "happening.closed": ("The alarm was closed", "الارم بند کیا گیا"),
+    "happening.other": ("Event {code}", "واقعہ {code}"),
+    "older": ("Older", "پرانے"),
+    "newest": ("Newest", "تازہ ترین"),
+    # History
+    "history.title": ("History", "ریکارڈ"),
+    "history.none": ("No alarm is recorded here.", "یہاں کوئی الارم درج نہیں۔"),
+    "history.number": ("No.", "نمبر"),
+    "history.pressed": ("Pressed", "دبایا گیا"),
+    "history.where": ("Site and entrance", "مقام اور داخلی راستہ"),
+    "history.cause": ("Cause", "وجہ"),
+    "history.answer": ("Acknowledged after", "تصدیق میں وقت"),
+    "history.by": ("By", "از"),
+    "history.ended": ("Ended", "اختتام"),
+    "history.outcome": ("Outcome", "نتیجہ"),
+    "history.at_or_before": ("at or before", "یا اس سے پہلے"),
+    # Health
+    "health.title": ("Health", "نظام کی حالت"),
+    "health.good": ("Everything that is checked is in order.", "تمام جانچی گئی چیزیں درست ہیں۔"),
+    "health.bad": ("{n} of {all} checks failed", "{all} میں سے {n} جانچ ناکام"),
+    "health.checks": ("Checks", "جانچ"),
+    "health.ok": ("in order", "درست"),
+    "health.fault": ("TROUBLE", "خرابی"),
+    "health.counters": ("Counters since start", "آغاز سے اب تک کی گنتی"),
+    "health.refused": ("Refused", "مسترد شدہ"),
+    "health.refused_hint": (
+        "Messages and connections that were turned away. None of them stopped anybody else's alarm.",
+        "وہ پیغامات اور رابطے جو قبول نہیں کیے گئے۔ ان سے کسی دوسرے الارم میں رکاوٹ نہیں آئی۔",
+    ),
+    "health.none_refused": ("Nothing was refused.", "کچھ مسترد نہیں ہوا۔"),
+    "health.who": ("Who", "کون"),
+    "health.why": ("Why", "کیوں"),
+    "health.count": ("Times", "کتنی بار"),
+    "health.last": ("Last", "آخری بار"),
+    "health.sample": ("Sample", "نمونہ"),
+    "health.station": ("Station", "اسٹیشن"),
+    "health.version": ("Version", "ورژن"),
+    "health.started": ("Running since", "کب سے چل رہا ہے"),
+    "health.console": ("Signed-in pages now", "اس وقت کھلے صفحات"),
+    "check.broker": ("Message broker", "پیغام رسانی کا بروکر"),
+    "check.journal": ("Journal", "جرنل"),
+    "check.disk": ("Disk", "ڈسک"),
+    "check.clock": ("Clock", "گھڑی"),
+    "check.console": ("Console", "کنسول"),
+    "check.parent": ("Link to {name}", "{name} سے رابطہ"),
+    # Sign-in
+    "sign_in.title": ("Sign in", "سائن اِن"),
+    "sign_in.name": ("Name", "نام"),
+    "sign_in.password": ("Password", "پاس ورڈ"),
+    "sign_in.do": ("Sign in", "سائن اِن کریں"),
+    "sign_in.wrong": ("The name or the password is wrong.", "نام یا پاس ورڈ درست نہیں۔"),
+    "sign_in.locked": (
+        "Too many wrong tries. Try again in {wait}. If you forgot the password, ask the administrator.",
+        "بہت زیادہ غلط کوششیں۔ {wait} بعد دوبارہ کوشش کریں۔ پاس ورڈ یاد نہ ہو تو منتظم سے رجوع کریں۔",
+    ),
+    "sign_in.busy": ("Too many people are signing in. Try again in a moment.", "اس وقت بہت سے لوگ سائن اِن کر رہے ہیں۔ ذرا دیر بعد کوشش کریں۔"),
+    "sign_in.stale": ("This page was open too long. Try again.", "یہ صفحہ بہت دیر کھلا رہا۔ دوبارہ کوشش کریں۔"),
+    "sign_in.ended": ("You were signed out. Sign in again.", "آپ سائن آؤٹ ہو گئے ہیں۔ دوبارہ سائن اِن کریں۔"),
+    # Mistakes
+    "error.403": ("Not allowed", "اجازت نہیں"),
+    "error.403.text": ("Your account may not do this.", "آپ کو اس کام کی اجازت نہیں۔"),
+    "error.csrf": (
+        "This request did not come from a page of this console, or the page was open too long. Go back, reload, and do it again.",
+        "یہ درخواست اس کنسول کے صفحے سے نہیں آئی، یا صفحہ بہت دیر کھلا رہا۔ واپس جائیں، صفحہ تازہ کریں اور دوبارہ کریں۔",
+    ),
+    "error.404": ("Not found", "نہیں ملا"),
+    "error.404.text": ("There is no such page or alarm here.", "یہاں ایسا کوئی صفحہ یا الارم نہیں۔"),
+    "error.405": ("Not possible", "ممکن نہیں"),
+    "error.405.text": ("This page can't be used in that way.", "یہ صفحہ اس طرح استعمال نہیں ہو سکتا۔"),
+    "error.409": ("Not done", "قدم نہیں اٹھایا گیا"),
+    "error.413": ("Too long", "بہت طویل"),
+    "error.413.text": ("What was sent is too long. Shorten the note.", "بھیجا گیا متن بہت طویل ہے۔ نوٹ مختصر کریں۔"),
+    "error.422": ("Not understood", "سمجھ نہیں آیا"),
+    "error.422.text": ("Something in the request is missing or wrong.", "درخواست میں کچھ کم ہے یا غلط ہے۔"),
+    "error.429": ("Too many tries", "بہت زیادہ کوششیں"),
+    "error.500": ("The console failed", "کنسول میں خرابی"),
+    "error.500.text": (
+        "The console made a mistake; it is recorded in the station's log. Alarms are still received. Reload, or use another console.",
+        "کنسول میں غلطی ہوئی جو اسٹیشن کے لاگ میں درج ہے۔ الارم بدستور موصول ہو رہے ہیں۔ صفحہ دوبارہ کھولیں یا دوسرا کنسول استعمال کریں۔",
+    ),
+    "error.503": ("Busy", "مصروف"),
+    "error.503.text": ("Too many pages are open. Try again in a moment.", "بہت سے صفحات کھلے ہیں۔ ذرا دیر بعد کوشش کریں۔"),
+    "error.401.text": ("Sign in first.", "پہلے سائن اِن کریں۔"),
+    "error.home": ("Go to the alarms", "الارم کے صفحے پر جائیں"),
+    # Keyboard help
+    "help": ("Help", "مدد"),
+    "help.title": ("Keys", "کی بورڈ"),
+    "help.arrows": ("Select the next or the previous alarm", "اگلا یا پچھلا الارم منتخب کریں"),
+    "help.a": ("Acknowledge the selected alarm", "منتخب الارم کی تصدیق کریں"),
+    "help.r": ("A unit is responding", "یونٹ روانہ ہو گیا"),
+    "help.s": ("A unit is on scene", "یونٹ موقع پر پہنچ گیا"),
+    "help.c": ("Close: asks for the outcome", "بند کریں: نتیجہ پوچھا جائے گا"),
+    "help.enter": ("Open the details of the selected alarm", "منتخب الارم کی تفصیل کھولیں"),
+    "help.m": ("Mute for 60 s; a new alarm sounds all the same", "60 سیکنڈ خاموشی؛ نیا الارم پھر بھی بجے گا"),
+    "help.question": ("This list", "یہ فہرست"),
+    "help.close": ("Close", "بند کریں"),
+    # Lengths of time
+    "span.s": ("{n} s", "{n} سیکنڈ"),
+    "span.min": ("{n} min", "{n} منٹ"),
+    "span.h": ("{n} h", "{n} گھنٹے"),
+    "span.d": ("{n} d", "{n} دن"),
+    "ago": ("{age} ago", "{age} پہلے"),
+}
+
+SCRIPT_KEYS = (
+    "live.on", "live.connecting", "live.off", "live.last", "live.never", "live.elsewhere", "live.back",
+    "sound.on", "sound.blocked", "sound.muted", "answer.unsent", "answer.outcome", "banner.raised", "alarms.title",
+    "children.shown", "span.s", "span.min", "span.h", "span.d", "ago",
+)  # fmt: skip
+"""Words that the page's script needs; they travel with the page."""
+
+_ISOLATE, _END = "\u2068", "\u2069"
+
+
+class Words:
+    """The words of one language."""
+
+    def __init__(self, language: Language) -> None:
+        """language: which column of the catalogue."""
+        self.language = language
+        self._column = list(Language).index(language)
+
+    def raw(self, key: str) -> str:
+        """The text of `key` with its marks unfilled. Raises KeyError for a key that is not in the catalogue."""
+        return WORDS[key][self._column]
+
+    def plain(self, key: str, **values: object) -> str:
+        """For attributes and JSON: values are isolated by Unicode marks (UAX 9, 3.1), so an id can't turn a sentence."""
+        return self.raw(key).format(**{name: f"{_ISOLATE}{value}{_END}" for name, value in values.items()})
+
+    def html(self, key: str, **values: object) -> Markup:
+        """For a page: values are escaped and isolated with <bdi>; values that are Markup already stay as they are."""
+        filled = {name: value if isinstance(value, Markup) else bdi(value) for name, value in values.items()}
+        return escape(self.raw(key)).format(**filled)
+
+    def known(self, group: str, name: str) -> str:
+        """The word for `name` of a group ("cause", "loop", …); an unknown name is shown as itself, never hidden."""
+        key = f"{group}.{name}"
+        return self.raw(key) if key in WORDS else name.replace("_", " ")
+
+    def for_script(self) -> dict[str, str]:
+        """What the page's script needs."""
+        return {key: self.raw(key) for key in SCRIPT_KEYS}
+
+
+IN = {language: Words(language) for language in Language}
+"""The words of each language."""
+
+
+def bdi(value: object) -> Markup:
+    """A value isolated from the direction of the text around it."""
+    return Markup("<bdi>{}</bdi>").format(value)

@@ -1,0 +1,238 @@
+"""What a station shows to people and takes from them: the one door between the console and everything behind it.
+
+Times are UTC milliseconds. Everything here is immutable: what a page holds can't change under it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class State(StrEnum):
+    """Where an incident stands."""
+
+    RAISED = "raised"
+    ACKNOWLEDGED = "acknowledged"
+    RESPONDING = "responding"
+    ON_SCENE = "on_scene"
+    CLOSED = "closed"
+
+
+NEXT_STEPS: dict[State, tuple[State, ...]] = {
+    State.RAISED: (State.ACKNOWLEDGED, State.RESPONDING, State.ON_SCENE, State.CLOSED),
+    State.ACKNOWLEDGED: (State.RESPONDING, State.ON_SCENE, State.CLOSED),
+    State.RESPONDING: (State.ON_SCENE, State.CLOSED),
+    State.ON_SCENE: (State.CLOSED,),
+    State.CLOSED: (),
+}
+"""The steps that may follow on each state: what the console offers and `Desk.step` accepts."""
+
+
+class Outcome(StrEnum):
+    """How an incident ended."""
+
+    GENUINE = "genuine"
+    FALSE_ALARM = "false_alarm"
+    DRILL = "drill"
+    TEST = "test"
+    FAULT = "fault"
+
+
+class Link(StrEnum):
+    """Whether a child can be relied on to deliver."""
+
+    NEVER_SEEN = "never_seen"
+    ONLINE = "online"
+    LATE = "late"
+    OFFLINE = "offline"
+    FAULTY = "faulty"
+    TAMPERED = "tampered"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An entrance of a site. Names are in English and in Urdu (empty when nobody entered one)."""
+
+    site: str
+    site_name: str
+    site_name_ur: str
+    entrance: str
+    entrance_name: str
+    entrance_name_ur: str
+    address: str = ""
+    phone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One move of an incident, by one person."""
+
+    state: State
+    at_ms: int
+    by: str
+    note: str = ""
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """An alarm and what was done about it. `id` is its position in the journal."""
+
+    id: int
+    device: str
+    boot: int
+    seq: int
+    place: Place
+    cause: str  # "hold_up", "duress", "medical", "test"
+    how: str  # "both", "contact_a", "contact_b": which contacts of the button said so
+    pressed_at_ms: int
+    pressed_at_exact: bool  # False: the button lost power since, so it was at this time or earlier
+    received_at_ms: int
+    state: State
+    steps: tuple[Step, ...] = ()
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A button or a station below, as its last verified heartbeat left it. None: not known."""
+
+    id: str
+    kind: str  # "button", "station"
+    place: Place | None
+    link: Link
+    why: str  # one sentence when link is not online, else ""
+    last_heard_ms: int | None
+    loop: str | None = None  # "rest", "pressed", "cut", "shorted", "faulty"
+    tampered: bool | None = None
+    battery_mv: int | None = None
+    on_mains: bool | None = None
+    rssi_dbm: int | None = None  # None on a cable
+    firmware: str | None = None
+    uptime_ms: int | None = None
+    pending: int | None = None
+    via: str | None = None  # the station that it was last heard through
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """An event of the journal, told in words by the page that shows it."""
+
+    id: int
+    device: str
+    place: Place | None
+    code: str  # "started", "loop_cut", "child_silent", "refusal", … : names in gateway/vocabulary.py
+    subject: str
+    detail: str
+    happened_at_ms: int
+    received_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something that was turned away: who (id or address), why, how often, last when and what it looked like."""
+
+    who: str
+    why: str
+    count: int
+    last_ms: int
+    sample: str
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the health page."""
+
+    name: str  # "broker", "journal", "parent hq", "disk", "clock" …
+    ok: bool
+    text: str  # one sentence, with figures
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The station's own state."""
+
+    station: str
+    role: str
+    version: str
+    started_ms: int
+    checks: tuple[Check, ...]
+    refused: tuple[Refused, ...]
+    counters: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who can sign in. `role`: "operator" works alarms, "viewer" only sees."""
+
+    name: str
+    full_name: str
+    role: str
+
+
+class StepRefusedError(Exception):
+    """The step can't follow on where the incident stands now; the text says why."""
+
+
+class Subscription(Protocol):
+    """Tells that something changed. Made by `Desk.subscribe`; safe to use from any thread."""
+
+    def wait(self, timeout_s: float) -> set[str]:
+        """Topics changed since the last call: of "incidents", "children", "happenings", "health". Empty: time-out."""
+
+    def close(self) -> None:
+        """Ends it; a waiting `wait` returns."""
+
+
+class Desk(Protocol):
+    """The console's view of a station. Every call is quick and safe from any thread."""
+
+    @property
+    def station(self) -> str:
+        """The station's id."""
+
+    @property
+    def role(self) -> str:
+        """"site" or "hq"."""
+
+    @property
+    def name(self) -> str:
+        """What people call the station."""
+
+    def now_ms(self) -> int:
+        """UTC milliseconds by the clock that all times here are told by."""
+
+    def open_incidents(self) -> Sequence[Incident]:
+        """Not closed, newest press first."""
+
+    def incident(self, number: int) -> Incident | None:
+        """The incident of that id."""
+
+    def history(self, before: int | None = None, limit: int = 50) -> Sequence[Incident]:
+        """All incidents, newest first, with an id less than `before`."""
+
+    def step(self, number: int, state: State, by: str, note: str = "", outcome: Outcome | None = None) -> Incident:
+        """Moves an incident and returns it; durable when this returns. Raises StepRefusedError, KeyError."""
+
+    def children(self) -> Sequence[Child]:
+        """Every child that is known, by site and entrance."""
+
+    def happenings(self, before: int | None = None, limit: int = 100) -> Sequence[Happening]:
+        """Events, newest first."""
+
+    def health(self) -> Health:
+        """The station's own state."""
+
+    def sign_in(self, name: str, password: str) -> Person | None:
+        """The person, or None if the name or the password is wrong."""
+
+    def person(self, name: str) -> Person | None:
+        """The person of that name, if they may still sign in."""
+
+    def subscribe(self) -> Subscription:
+        """Tells of changes from now on."""
