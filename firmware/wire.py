@@ -193,6 +193,24 @@ def _length(octets, at: int, limit: int) -> tuple:
     return first >> 5, n, end
 
 
+def _text(octets: bytes, what: str) -> str:
+    try:
+        text = octets.decode()
+    except UnicodeError:  # of which CPython's UnicodeDecodeError is a kind
+        raise WireError("%s is not UTF-8" % what) from None
+    if len(text) != len(octets):
+        # Beyond ASCII: MicroPython takes surrogates and spellings in too many octets, which RFC 3629 section 3 forbids.
+        length = 0
+        for c in text:
+            n = ord(c)
+            if 0xD800 <= n < 0xE000 or n > 0x10FFFF:
+                raise WireError("%s is not UTF-8" % what)
+            length += 1 if n < 0x80 else 2 if n < 0x800 else 3 if n < 0x10000 else 4
+        if length != len(octets):
+            raise WireError("%s is not UTF-8" % what)
+    return text
+
+
 def _item(octets, at: int, limit: int, depth: int) -> tuple:
     major, n, at = _length(octets, at, limit)
     if major == _INT:
@@ -206,10 +224,7 @@ def _item(octets, at: int, limit: int, depth: int) -> tuple:
         piece = bytes(octets[at:end])
         if major == _BYTES:
             return piece, end
-        try:
-            return piece.decode(), end
-        except UnicodeError:  # of which CPython's UnicodeDecodeError is a kind
-            raise WireError("a text is not UTF-8") from None
+        return _text(piece, "a text"), end
     if major == _LIST or major == _MAP:
         if not depth:
             raise WireError("maps and arrays are nested too deeply")
@@ -344,10 +359,7 @@ def unseal(octets) -> Envelope:
     kid = header.get(4)
     if not isinstance(kid, bytes):
         raise WireError("the kid is not a byte string")
-    try:
-        name = kid.decode()
-    except UnicodeError:
-        raise WireError("the kid is not UTF-8") from None
+    name = _text(kid, "the kid")
     if not is_id(name):
         raise WireError("the kid is not an id")
     return Envelope(name, message_of(payload), protected, payload, tag)

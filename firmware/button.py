@@ -1,0 +1,289 @@
+"""The button's conduct: what it does when a contact moves, a receipt arrives, the connection comes or time passes.
+
+Everything it decides with is pure (loop, latch, window, indicator, health); everything that it decides about is given to
+it: outbox, session, board. It never waits; app.py calls it.
+"""
+
+import time
+
+from firmware import health, indicator, latch, loop, outbox, window, wire
+
+SUPERVISED_MS = 25_000  # how long one answer of headquarters counts
+BEATS = 8  # heartbeats whose receipt still counts
+
+_HOW = {loop.A: wire.CONTACT_A, loop.B: wire.CONTACT_B, loop.BOTH: wire.BOTH_CONTACTS}
+_LINE_EVENTS = {
+    loop.FINE: wire.LOOP_RESTORED,
+    loop.CUT: wire.LOOP_CUT,
+    loop.SHORTED: wire.LOOP_SHORTED,
+    loop.FAULTY: wire.LOOP_FAULT,
+}
+
+
+class Button:
+    """One button. `wake` is called whenever there may be something to send or another light to show."""
+
+    def __init__(self, settings, key: bytes, store, board, clock, wake) -> None:
+        self.settings = settings
+        self.board = board
+        self.clock = clock
+        self.outbox = store
+        self.latch = latch.Latch(store.alarms)
+        self.loops = loop.Loops()
+        self.window = window.Window()
+        self.session = None  # set by app.py: session and button need each other
+        self.refused = 0
+        self._key = key
+        self._wake = wake
+        self._presence = None
+        self._beats = []
+        self._beaten = 0
+        self._supervised_until_ms = None
+        self._changes = []
+        self._sampled_ms = clock.ms()
+        self._delay_ms = 0
+        self._seen_ns = 0
+
+    # ---------------------------------------------------------------------------------------------- contacts
+
+    def sample(self) -> bool:
+        """Reads the loops: every 10 ms, from a timer where the board has one. Whether `moved` has something to do."""
+        now_ms = self.clock.advance()
+        self._delay_ms = max(self._delay_ms, now_ms - self._sampled_ms - self.board.SAMPLE_MS)
+        self._sampled_ms = now_ms
+        since = self.loops.since
+        a, b, tamper = self.board.readings()
+        changes = self.loops.sample(now_ms, a, b, tamper)
+        if self.loops.since != since:
+            self._seen_ns = time.time_ns()
+        for change in changes:
+            self._changes.append(change)
+        return bool(self._changes)
+
+    def unsampled_ms(self) -> int:
+        """How long ago the loops were read."""
+        return self.clock.ms() - self._sampled_ms
+
+    def moved(self) -> None:
+        """Acts on what sampling found: presses before everything else."""
+        changes = []
+        while self._changes:
+            change = self._changes.pop(0)
+            if change[0] == "pressed":
+                self._press(change[1], change[2])
+            changes.append(change)
+        for what, about, since_ms in changes:
+            if what == "line":
+                line = self.loops.line(about)
+                self.add_event(since_ms, _LINE_EVENTS[line], about)
+                self.board.tell("loop", {about: line})
+            elif what == "tamper":
+                if about == loop.FINE:
+                    self.add_event(since_ms, wire.TAMPER_RESTORED)
+                else:
+                    self.add_event(since_ms, wire.TAMPERED, None, about)
+                self.board.tell("tamper", about)
+            else:
+                self.board.tell("loop", {"pressed": what == "pressed"})
+        self._wake()
+
+    def _press(self, contacts: int, since_ms: int) -> None:
+        unconfirmed = self.latch.unconfirmed()
+        if len(unconfirmed) >= outbox.MAX_ALARMS:
+            # Nothing more fits, and nothing may go. The newest one is sent again at once and stands for this press.
+            self.board.tell("error", "%d alarms are waiting; this press joins the newest" % len(unconfirmed))
+            unconfirmed[-1].due_ms = None
+            return
+        boot, seq = self.outbox.number()
+        alarm = latch.Alarm(boot, seq, since_ms, wire.HOLD_UP, _HOW[contacts])
+        self.latch.add(alarm)
+        self.session.urgent = True
+        # On its way first, then into flash, without yielding in between: a flash write takes milliseconds.
+        self._send_alarm(alarm, self.clock.ms())
+        if len(self.latch.alarms) > outbox.MAX_ALARMS:
+            oldest = [known for known in self.latch.alarms if known.stage >= wire.AT_HQ][0]
+            self.latch.drop(oldest.boot, oldest.seq)
+            self._store(self.outbox.remove_alarm, oldest.boot, oldest.seq)
+        self._store(self.outbox.keep_alarm, alarm, self.clock.ms())
+        self.board.tell("latched", {"boot": boot, "seq": seq, "pin_at": self._seen_ns})
+
+    def add_event(self, since_ms: int, code: int, subject=None, detail=None) -> None:
+        """Keeps an event; it is sent when its turn comes."""
+        for number in self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail) or ():
+            self.window.done(number)
+
+    def _store(self, write, *what):
+        """Storage that fails must not stop an alarm: it is said, and the button goes on with what is in memory."""
+        try:
+            return write(*what)
+        except OSError as problem:
+            self.board.tell("error", "the flash cannot be written: %s" % problem)
+            return None
+
+    # ----------------------------------------------------------------------------------------------- sending
+
+    def _topic(self, lane: str) -> str:
+        return "tocsin/1/%s/%s" % (self.settings.id, lane)
+
+    def _publish(self, lane: str, message: dict, qos: int, retain: bool = False) -> bool:
+        envelope = wire.seal(message, self.settings.id, self._key)
+        return self.session.publish(self._topic(lane), envelope, qos, retain)
+
+    def _send_alarm(self, alarm, now_ms: int) -> None:
+        self._publish("alarm", alarm.message(now_ms), 1)
+        self.latch.sent(alarm, now_ms)
+
+    def send_due(self) -> None:
+        """Sends what is due, alarms first. Without a connection nothing is due: `connected` makes it so."""
+        if not self.session.up:
+            return
+        now_ms = self.clock.ms()
+        for alarm in self.latch.due(now_ms):
+            self._send_alarm(alarm, now_ms)
+        self._store(self.outbox.report_dropped, now_ms)
+        for number in self.window.due(self.outbox.events, now_ms):
+            message = self.outbox.event(number, now_ms)
+            if message is None:
+                self.window.done(number)
+            else:
+                self._publish("event", message, 1)
+                self.window.sent(number, now_ms)
+
+    def wait_ms(self):
+        """Milliseconds until `send_due` has something to do; None when nothing is waiting."""
+        if not self.session.up:
+            return None
+        now_ms = self.clock.ms()
+        waits = [wait for wait in (self.latch.wait_ms(now_ms), self.window.wait_ms(now_ms)) if wait is not None]
+        return min(waits) if waits else None
+
+    def beat(self) -> None:
+        """Sends a heartbeat."""
+        if not self.session.up:
+            return
+        number = self.outbox.number()
+        self._beats.append(number)
+        del self._beats[:-BEATS]
+        message = health.heartbeat(
+            number,
+            self.loops,
+            uptime_ms=self.clock.ms(),
+            battery_mv=self.board.battery_mv(),
+            mains=self.board.mains(),
+            rssi=self.board.rssi(),
+            reset=self.board.reset_cause,
+            firmware=self.board.version,
+            pending=len(self.latch.unconfirmed()) + len(self.outbox.events),
+            shown=health.shown(self.latch.alarms, self._beaten),
+            delay_ms=self._delay_ms,
+            reconnects=self.session.reconnects,
+            refused=self.refused,
+        )
+        self._beaten += 1
+        self._delay_ms = 0
+        self._publish("heartbeat", message, 0)
+
+    # ------------------------------------------------------------------------------------------- the session
+
+    def will(self) -> tuple:
+        """(topic, payload) of the last will: "gone", numbered like the "here" that follows on the connection."""
+        self._presence = self.outbox.number()
+        return self._topic("presence"), wire.seal(self._presence_message(0), self.settings.id, self._key)
+
+    def _presence_message(self, state: int) -> dict:
+        boot, seq = self._presence
+        return {wire.KIND: wire.PRESENCE, wire.BOOT: boot, wire.SEQ: seq, wire.STATE: state}
+
+    def connected(self) -> None:
+        """The connection is up: alarms, then presence and a heartbeat, then the events."""
+        self.latch.connected()
+        self.window.connected()
+        now_ms = self.clock.ms()
+        for alarm in self.latch.due(now_ms):
+            self._send_alarm(alarm, now_ms)
+        self._publish("presence", self._presence_message(1), 1, True)
+        self.beat()
+        self.send_due()
+        self.board.tell("link", "up")
+        self._wake()
+
+    def disconnected(self, reason: str) -> None:
+        """The connection is gone."""
+        self.board.tell("link", "down", reason=reason)
+        self._wake()
+
+    # ---------------------------------------------------------------------------------------------- receipts
+
+    def received(self, topic: str, payload: bytes) -> None:
+        """A message from the broker, believed only as far as it proves itself."""
+        if topic != self._topic("receipt"):
+            return
+        try:
+            message = self._receipt(payload)
+        except wire.WireError as why:
+            self.refused += 1
+            self.board.tell("refused", str(why))
+            return
+        self._receipted((message[wire.BOOT], message[wire.SEQ]), message[wire.STAGE])
+
+    def _receipt(self, payload: bytes) -> dict:
+        """The receipt, checked. A bare one is the gateway's word, which counts for stage 1 and nothing else."""
+        if len(payload) > wire.MAX_ENVELOPE:
+            raise wire.WireError("the receipt is longer than %d bytes" % wire.MAX_ENVELOPE)
+        if payload[:1] == b"\xd1":
+            envelope = wire.unseal(payload)
+            if envelope.kid != self.settings.hq:
+                raise wire.WireError("the receipt is from %s, not from headquarters" % envelope.kid)
+            if not envelope.sealed_with(self._key):
+                raise wire.WireError("the receipt's MAC is wrong")
+            message = envelope.message
+            stages = (wire.AT_HQ, wire.ACKNOWLEDGED, wire.RESPONDING, wire.CLOSED)
+        else:
+            message = wire.message_of(payload)
+            stages = (wire.AT_GATEWAY,)
+        if message[wire.KIND] != wire.RECEIPT:
+            raise wire.WireError("this is not a receipt")
+        if message[wire.DEVICE] != self.settings.id:
+            raise wire.WireError("the receipt is for %s" % message[wire.DEVICE])
+        if message[wire.STAGE] not in stages:
+            raise wire.WireError("a receipt of this form cannot say stage %d" % message[wire.STAGE])
+        return message
+
+    def _receipted(self, number: tuple, stage: int) -> None:
+        alarm = self.latch.receipt(number[0], number[1], stage)
+        if alarm is not None:
+            if stage >= wire.CLOSED:
+                self._store(self.outbox.remove_alarm, alarm.boot, alarm.seq)
+            else:
+                self._store(self.outbox.keep_alarm, alarm, self.clock.ms())
+            self.session.urgent = bool(self.latch.unconfirmed())
+            self.board.tell("alarm", list(number), stage=stage)
+        elif stage < wire.AT_HQ:
+            return
+        elif number in self.outbox.events:
+            self._store(self.outbox.remove_event, number)
+            self.window.done(number)
+        elif number in self._beats:
+            # Only the newest answered heartbeat counts from here on: an old answer, kept and repeated, proves nothing.
+            del self._beats[: self._beats.index(number) + 1]
+            self._supervised_until_ms = self.clock.ms() + SUPERVISED_MS
+        # Anything else is a repeat: every message may be receipted more than once.
+        self._wake()
+
+    # -------------------------------------------------------------------------------------------- the lights
+
+    def supervised_for_ms(self) -> int:
+        """How long headquarters' last answer still counts; 0 when it does not."""
+        if self._supervised_until_ms is None:
+            return 0
+        return max(0, self._supervised_until_ms - self.clock.ms())
+
+    def light(self) -> str:
+        """The name of the light to show now (indicator.py)."""
+        fault = self.loops.tampered or self.loops.worst() != loop.FINE
+        return indicator.state(self.latch.least(), fault, self.supervised_for_ms() > 0)
+
+    def nobody_for_ms(self) -> int:
+        """How long the oldest alarm without any receipt has been waiting; 0 when there is none."""
+        since_ms = self.latch.nobody_has_since()
+        return 0 if since_ms is None else self.clock.ms() - since_ms

@@ -1,0 +1,180 @@
+"""What must survive a power cut: the boot counter, every open alarm, every event without headquarters' receipt.
+
+One small file per record (flash.py), so any prefix of the writes leaves a valid state. The boot counter is durable
+before anything is sent, and never used twice; message numbers start at 1 in each boot, so that (boot, seq) never
+repeats without a write per message. The number of restarts that a record has seen is the difference of the boot counters.
+
+Alarms are never dropped while headquarters lacks them. Events beyond MAX_EVENTS push out the oldest; how many is
+counted in flash, and reported in an event of its own as soon as there is room again.
+"""
+
+import binascii
+import os
+
+from firmware import latch, wire
+
+MAX_ALARMS = 200
+MAX_EVENTS = 500
+
+_COUNTERS = ("boot-a", "boot-b")
+_DROPPED = "dropped"
+_FAR = 1_000_000  # more starts than a button sees in its life: where to count on when both counters are unreadable
+
+
+def _record(message: dict) -> bytes:
+    octets = wire.encode(message)
+    return octets + binascii.crc32(octets).to_bytes(4, "big")
+
+
+def _message(octets):
+    """The message of a record; None if the record is missing or damaged."""
+    if octets is None or len(octets) < 5 or binascii.crc32(octets[:-4]).to_bytes(4, "big") != octets[-4:]:
+        return None
+    try:
+        message = wire.decode(octets[:-4])
+    except wire.WireError:
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def _name(letter: str, boot: int, seq: int) -> str:
+    return "%s-%d-%d" % (letter, boot, seq)
+
+
+def _number(name: str):
+    """(letter, boot, seq) of a record's file name; None for any other file."""
+    parts = name.split("-")
+    if len(parts) != 3 or parts[0] not in ("a", "e") or not (parts[1].isdigit() and parts[2].isdigit()):
+        return None
+    return parts[0], int(parts[1]), int(parts[2])
+
+
+class Outbox:
+    """Opened once per start; opening it counts the start.
+
+    alarms: the open alarms of earlier starts, as latch.Alarm. events: (boot, seq) of the waiting events, oldest first.
+    complain: called with one sentence about each record that is damaged; it is set aside, never sent half read.
+    """
+
+    def __init__(self, flash, complain) -> None:
+        self._flash = flash
+        self._complain = complain
+        names = [number for number in [_number(name) for name in flash.names()] if number]
+        self.boot = self._count(max([number[1] for number in names] or [0]))
+        self._seq = 0
+        self.alarms = []
+        self.events = sorted([(boot, seq) for letter, boot, seq in names if letter == "e"])
+        self._ages = {}  # (boot, seq) of this start's events -> when they happened, ms
+        for boot, seq in sorted([(boot, seq) for letter, boot, seq in names if letter == "a"]):
+            alarm = self._load_alarm(boot, seq)
+            if alarm is not None:
+                self.alarms.append(alarm)
+        dropped = _message(flash.read(_DROPPED)) or {}
+        self.dropped = dropped.get(wire.DETAIL, 0)
+
+    def _count(self, least: int) -> int:
+        """The number of this start, durable in both copies. `least`: the greatest number that a record carries."""
+        read = [self._flash.read(name) for name in _COUNTERS]
+        known = [message[wire.BOOT] for message in [_message(octets) for octets in read] if message]
+        if read != [None, None] and not known:
+            self._complain("both boot counters are unreadable; counting on from far above")
+            known = [_FAR + int.from_bytes(os.urandom(3), "big")]
+        boot = max(known + [least]) + 1
+        record = _record({wire.BOOT: boot})
+        for name in _COUNTERS:
+            self._flash.write(name, record)
+        return boot
+
+    def number(self) -> tuple:
+        """The next (boot, seq)."""
+        self._seq += 1
+        return self.boot, self._seq
+
+    def _load(self, letter: str, boot: int, seq: int):
+        name = _name(letter, boot, seq)
+        message = _message(self._flash.read(name))
+        if message is None or message.get(wire.BOOT) != boot or message.get(wire.SEQ) != seq:
+            self._complain("the record %s is damaged" % name)
+            self._flash.remove(name)
+            return None
+        return message
+
+    def _load_alarm(self, boot: int, seq: int):
+        message = self._load("a", boot, seq)
+        if message is None:
+            return None
+        happened_ms = -message[wire.AGE]
+        resumed = self.boot - boot
+        return latch.Alarm(boot, seq, happened_ms, message[wire.CAUSE], message[wire.HOW], resumed, message[wire.STAGE])
+
+    # ----------------------------------------------------------------------------------------------- alarms
+
+    def keep_alarm(self, alarm, now_ms: int) -> None:
+        """Writes an alarm as it is now, over what was written of it before."""
+        record = alarm.message(now_ms)
+        record[wire.STAGE] = alarm.stage
+        self._flash.write(_name("a", alarm.boot, alarm.seq), _record(record))
+
+    def remove_alarm(self, boot: int, seq: int) -> None:
+        """A closed alarm, or one that headquarters has and whose room is needed."""
+        self._flash.remove(_name("a", boot, seq))
+
+    # ----------------------------------------------------------------------------------------------- events
+
+    def add_event(self, now_ms: int, happened_ms: int, code: int, subject=None, detail=None) -> list:
+        """Numbers and keeps an event; the (boot, seq) of those that had to make room for it."""
+        gone = []
+        while len(self.events) >= MAX_EVENTS:
+            gone.append(self._drop_oldest())
+        number = self.number()
+        message = {
+            wire.KIND: wire.EVENT,
+            wire.BOOT: number[0],
+            wire.SEQ: number[1],
+            wire.AGE: max(0, now_ms - happened_ms),
+            wire.CODE: code,
+        }
+        if subject is not None:
+            message[wire.SUBJECT] = subject
+        if detail is not None:
+            message[wire.DETAIL] = detail
+        self._flash.write(_name("e", number[0], number[1]), _record(message))
+        self.events.append(number)
+        self._ages[number] = happened_ms
+        return gone
+
+    def _drop_oldest(self) -> tuple:
+        # Counted before it is gone: a power cut in between reports one too many, never one too few.
+        self.dropped += 1
+        self._flash.write(_DROPPED, _record({wire.DETAIL: self.dropped}))
+        number = self.events[0]
+        self.remove_event(number)
+        return number
+
+    def remove_event(self, number: tuple) -> None:
+        """An event that headquarters has."""
+        self.events.remove(number)
+        self._ages.pop(number, None)
+        self._flash.remove(_name("e", number[0], number[1]))
+
+    def report_dropped(self, now_ms: int) -> bool:
+        """Turns the count of dropped events into an event, if there is something to report and room for it."""
+        if not self.dropped or len(self.events) >= MAX_EVENTS:
+            return False
+        self.add_event(now_ms, now_ms, wire.EVENTS_DROPPED, None, self.dropped)
+        self.dropped = 0
+        self._flash.remove(_DROPPED)
+        return True
+
+    def event(self, number: tuple, now_ms: int):
+        """The event as it goes on the wire at `now_ms`; None, and it is given up, if its record is damaged."""
+        message = self._load("e", number[0], number[1])
+        if message is None:
+            self.events.remove(number)
+            return None
+        if number in self._ages:
+            message[wire.AGE] = max(0, now_ms - self._ages[number])
+        else:
+            message[wire.AGE] += now_ms
+            message[wire.RESUMED] = self.boot - number[0]
+        return message

@@ -1,0 +1,56 @@
+"""Message keys at a station's end: P-256 ECDH, then HKDF (firmware/wire.py). None of them is ever stored or sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from firmware import wire
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class KeyFileError(Exception):
+    """A key or certificate file can't be used; the text says which and why."""
+
+
+def private_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    """The P-256 private key in a PEM file. Raises KeyFileError."""
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        message = f"{path}: no usable private key: {error}"
+        raise KeyFileError(message) from error
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        message = f"{path}: the key is not a P-256 key"
+        raise KeyFileError(message)
+    return key
+
+
+def certificate(path: Path) -> x509.Certificate:
+    """The certificate in a PEM or DER file. Raises KeyFileError."""
+    try:
+        octets = path.read_bytes()
+        pem = octets.startswith(b"-----")
+        return x509.load_pem_x509_certificate(octets) if pem else x509.load_der_x509_certificate(octets)
+    except (OSError, ValueError) as error:
+        message = f"{path}: no usable certificate: {error}"
+        raise KeyFileError(message) from error
+
+
+def point(key: object) -> bytes:
+    """A P-256 public key as 65 bytes: 04, x, y (SEC 1 2.3.3). Raises KeyFileError for any other key."""
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
+        message = "the certificate's key is not a P-256 key"
+        raise KeyFileError(message)
+    return key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+
+def between(own: ec.EllipticCurvePrivateKey, other: bytes, *, child: str, parent: str) -> bytes:
+    """The 32-byte MAC key between `child` and `parent`. other: the other end's public key, 65 bytes."""
+    public = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), other)
+    return wire.message_key(own.exchange(ec.ECDH(), public), child, parent)

@@ -1,0 +1,144 @@
+"""The tables of a station's database, and how it is opened: SQLite, WAL, every commit on the disk when it returns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    Column,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+)
+from sqlalchemy.pool import NullPool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+metadata = MetaData()
+
+journal = Table(
+    "journal",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", Text, nullable=False),  # whose message: the kid
+    Column("boot", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("kind", Integer, nullable=False),
+    Column("happened_at_ms", Integer, nullable=False),
+    Column("exact", Integer, nullable=False),  # 0: it happened at that time or earlier
+    Column("received_at_ms", Integer, nullable=False),
+    Column("envelope", LargeBinary, nullable=False),  # verbatim
+    Column("hops", LargeBinary, nullable=False),  # CBOR, as in a frame
+    UniqueConstraint("source", "boot", "seq"),
+    sqlite_autoincrement=True,
+)
+Index("journal_kind", journal.c.kind, journal.c.id)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", Integer, ForeignKey(journal.c.id), primary_key=True),
+    Column("device", Text, nullable=False),
+    Column("boot", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("how", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("outcome", Text),
+    UniqueConstraint("device", "boot", "seq"),
+)
+Index("incidents_state", incidents.c.state)
+
+steps = Table(
+    "steps",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("incident", Integer, ForeignKey(incidents.c.id), nullable=False, index=True),
+    Column("state", Text, nullable=False),
+    Column("at_ms", Integer, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("outcome", Text),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("entry", Integer, ForeignKey(journal.c.id), primary_key=True),
+    Column("parent", Text, primary_key=True),
+    Column("kind", Integer, nullable=False),
+    Column("stage", Integer),  # of the parent's newest receipt; 0: refused by it; null: none yet
+)
+Index(
+    "deliveries_waiting",
+    deliveries.c.parent,
+    deliveries.c.kind,
+    deliveries.c.entry,
+    sqlite_where=deliveries.c.stage.is_(None),
+)
+
+children = Table(
+    "children",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # button, station
+    Column("point", LargeBinary),  # the certificate's public key, 65 bytes; null: not enrolled, only seen
+    Column("site", Text, nullable=False, server_default=""),
+    Column("site_name", Text, nullable=False, server_default=""),
+    Column("site_name_ur", Text, nullable=False, server_default=""),
+    Column("entrance", Text, nullable=False, server_default=""),
+    Column("entrance_name", Text, nullable=False, server_default=""),
+    Column("entrance_name_ur", Text, nullable=False, server_default=""),
+    Column("address", Text, nullable=False, server_default=""),
+    Column("phone", Text, nullable=False, server_default=""),
+)
+
+latest = Table(
+    "latest",
+    metadata,
+    Column("child", Text, primary_key=True),
+    Column("via", Text),
+    Column("boot", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("heard_at_ms", Integer, nullable=False),
+    Column("message", LargeBinary, nullable=False),  # the last heartbeat's payload
+    Column("silent", Integer, nullable=False),
+)
+
+people = Table(
+    "people",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("full_name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("password", Text, nullable=False),  # Argon2id, PHC string
+)
+
+station = Table("station", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
+
+
+def open_database(path: Path, *, writes: bool) -> Engine:
+    """An engine on the file at `path`. `writes`: transactions take the write lock at their start."""
+    options: dict[str, Any] = {"poolclass": NullPool} if writes else {"pool_size": 4}
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10, "check_same_thread": False}, **options)
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _: object) -> None:  # noqa: ANN401 a DBAPI connection has no type
+        connection.isolation_level = None  # SQLAlchemy begins and ends every transaction itself
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Any) -> None:  # noqa: ANN401
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine

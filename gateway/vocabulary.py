@@ -1,0 +1,62 @@
+"""The numbers of the wire in the words of the desk and of the database."""
+
+from firmware import wire
+from gateway.desk import State
+
+CODES = {
+    wire.STARTED: "started",
+    wire.LOOP_CUT: "loop_cut",
+    wire.LOOP_SHORTED: "loop_shorted",
+    wire.LOOP_RESTORED: "loop_restored",
+    wire.TAMPERED: "tampered",
+    wire.TAMPER_RESTORED: "tamper_restored",
+    wire.LOOP_FAULT: "loop_faulty",
+    wire.EVENTS_DROPPED: "events_dropped",
+    wire.CHILD_SILENT: "child_silent",
+    wire.CHILD_BACK: "child_back",
+    wire.BROKER_LOST: "broker_lost",
+    wire.BROKER_BACK: "broker_back",
+    wire.REFUSAL: "refusal",
+    wire.STATION_STARTED: "started",
+    wire.STORAGE_FAILED: "storage_failed",
+    wire.STEP_ACKNOWLEDGED: "acknowledged",
+    wire.STEP_RESPONDING: "responding",
+    wire.STEP_ON_SCENE: "on_scene",
+    wire.STEP_CLOSED: "closed",
+}
+CAUSES = {wire.HOLD_UP: "hold_up", wire.DURESS: "duress", wire.MEDICAL: "medical", wire.TEST: "test"}
+HOWS = {wire.BOTH_CONTACTS: "both", wire.CONTACT_A: "contact_a", wire.CONTACT_B: "contact_b"}
+LOOPS = {
+    wire.LOOP_AT_REST: "rest",
+    wire.LOOP_PRESSED: "pressed",
+    wire.LOOP_IS_CUT: "cut",
+    wire.LOOP_IS_SHORTED: "shorted",
+    wire.LOOP_IS_FAULTY: "faulty",
+}
+STAGES = {
+    State.RAISED: wire.AT_HQ,
+    State.ACKNOWLEDGED: wire.ACKNOWLEDGED,
+    State.RESPONDING: wire.RESPONDING,
+    State.ON_SCENE: wire.RESPONDING,
+    State.CLOSED: wire.CLOSED,
+}
+"""What a button is told of an incident's state: the stage of the receipt."""
+STEPS = {
+    State.ACKNOWLEDGED: wire.STEP_ACKNOWLEDGED,
+    State.RESPONDING: wire.STEP_RESPONDING,
+    State.ON_SCENE: wire.STEP_ON_SCENE,
+    State.CLOSED: wire.STEP_CLOSED,
+}
+"""The event that a step is journaled as."""
+STATES = {wire.ACKNOWLEDGED: State.ACKNOWLEDGED, wire.RESPONDING: State.RESPONDING, wire.CLOSED: State.CLOSED}
+"""What a station below headquarters learns from a receipt that passes through it."""
+
+# Entries of DETAIL, where it is a map. Of a step:
+STEP_BOOT = 0
+STEP_SEQ = 1
+STEP_BY = 2
+STEP_NOTE = 3
+STEP_OUTCOME = 4
+# Of a refusal:
+REFUSAL_WHY = 0
+REFUSAL_COUNT = 1

@@ -1,0 +1,1 @@
+"""Mirrors the house: one folder of tests for each folder of code."""

@@ -1,0 +1,1 @@
+"""The button: its pure parts on both Pythons, and the whole of it under real MicroPython."""
