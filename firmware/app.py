@@ -42,7 +42,7 @@ class Bell:
         else:
             try:
                 await asyncio.wait_for_ms(self._event.wait(), ms)
-            except asyncio.TimeoutError:
+            except asyncio.TimeoutError:  # noqa: UP041 - on MicroPython it is not the built-in one
                 pass
         self._event.clear()
 
@@ -110,14 +110,22 @@ async def _feed(button, board) -> None:
         await asyncio.sleep_ms(FEED_MS)
 
 
+def _private_key(identity: str) -> bytes:
+    path = identity + "/key.der"
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        raise settings.SettingsFault("%s is missing: enrol this button first." % path) from None
+
+
 async def run(told, flash, door) -> None:
     """Builds the button from its settings and runs it until a task fails."""
     identity = "identity"
     board = __import__("firmware.boards." + told.board, None, None, ["Board"]).Board(door, VERSION)
     clock = Clock()
     store = Outbox(flash, lambda sentence: door.tell("error", sentence))
-    with open(identity + "/key.der", "rb") as file:
-        key = keys.message_key(flash, file.read(), told.id, told.hq, told.hq_message_key)
+    key = keys.message_key(flash, _private_key(identity), told.id, told.hq, told.hq_message_key)
     gc.collect()
     to_send, to_show = Bell(), Bell()
 
@@ -162,18 +170,19 @@ def _keep_error(flash, problem) -> None:
 def main() -> None:
     """Runs the button for ever; ends only by a fault."""
     door = Door()
+    flash = None
     try:
         told = settings.read()
         flash = Flash("state")
+        asyncio.run(run(told, flash, door))
     except settings.SettingsFault as fault:
         door.tell("error", str(fault))
         sys.exit(BAD_SETTINGS)
-    try:
-        asyncio.run(run(told, flash, door))
     except p256.KeyFault as fault:
         door.tell("error", "identity or hq_message_key: %s" % fault)
         sys.exit(BAD_SETTINGS)
     except Exception as problem:  # noqa: BLE001 - whatever it is, the answer is to say so and to start again
         door.tell("error", "%s: %s" % (type(problem).__name__, problem))
-        _keep_error(flash, problem)
+        if flash:
+            _keep_error(flash, problem)
     door.restart()

@@ -1,7 +1,7 @@
 """The button's conduct: what it does when a contact moves, a receipt arrives, the connection comes or time passes.
 
-Everything it decides with is pure (loop, latch, window, indicator, health); everything that it decides about is given to
-it: outbox, session, board. It never waits; app.py calls it.
+Everything it decides with is pure (loop, latch, window, indicator, health); everything that it decides about is given
+to it: outbox, session, board. It never waits; app.py calls it.
 """
 
 import time
@@ -101,7 +101,7 @@ class Button:
         # On its way first, then into flash, without yielding in between: a flash write takes milliseconds.
         self._send_alarm(alarm, self.clock.ms())
         if len(self.latch.alarms) > outbox.MAX_ALARMS:
-            oldest = [known for known in self.latch.alarms if known.stage >= wire.AT_HQ][0]
+            oldest = next(known for known in self.latch.alarms if known.stage >= wire.AT_HQ)
             self.latch.drop(oldest.boot, oldest.seq)
             self._store(self.outbox.remove_alarm, oldest.boot, oldest.seq)
         self._store(self.outbox.keep_alarm, alarm, self.clock.ms())

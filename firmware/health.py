@@ -29,8 +29,10 @@ def heap_free() -> int:
 
 
 def heartbeat(number: tuple, loops: loop.Loops, **health) -> dict:
-    """A heartbeat. health: uptime_ms, battery_mv, mains, reset, firmware, pending, shown, delay_ms, reconnects, refused,
-    and rssi if there is a radio in use.
+    """A heartbeat.
+
+    health: uptime_ms, battery_mv, mains, reset, firmware, pending, shown, delay_ms, reconnects, refused, and rssi if a
+    radio is in use.
     """
     message = {
         wire.KIND: wire.HEARTBEAT,

@@ -16,7 +16,9 @@ class Alarm:
     stage: 0 while nobody has confirmed it, else the highest stage of a receipt.
     """
 
-    def __init__(self, boot: int, seq: int, happened_ms: int, cause: int, how: int, resumed: int = 0, stage: int = 0) -> None:
+    def __init__(
+        self, boot: int, seq: int, happened_ms: int, cause: int, how: int, resumed: int = 0, stage: int = 0
+    ) -> None:
         self.boot = boot
         self.seq = seq
         self.happened_ms = happened_ms

@@ -33,7 +33,8 @@ B = 2
 BOTH = 3
 
 # How long a new state must last without a break before it is believed, ms. Samples come every 10 ms, so a press of
-# 100 ms is seen on at least nine of them and a glitch of 40 ms spans at most 40 ms. EN 50131-3 asks for what lasts 400 ms.
+# 100 ms is seen on at least nine of them and a glitch of 40 ms spans at most 40 ms. EN 50131-3 asks for changes of
+# 400 ms and more.
 PRESS_MS = 45
 RELEASE_MS = 100
 LINE_MS = 300

@@ -1,3 +1,4 @@
+"""What the board boots into."""
 from firmware import app
 
 app.main()

@@ -2,7 +2,7 @@
 
 One small file per record (flash.py), so any prefix of the writes leaves a valid state. The boot counter is durable
 before anything is sent, and never used twice; message numbers start at 1 in each boot, so that (boot, seq) never
-repeats without a write per message. The number of restarts that a record has seen is the difference of the boot counters.
+repeats without a write per message. How many restarts a record has seen is the difference of the boot counters.
 
 Alarms are never dropped while headquarters lacks them. Events beyond MAX_EVENTS push out the oldest; how many is
 counted in flash, and reported in an event of its own as soon as there is room again.
@@ -79,7 +79,7 @@ class Outbox:
         if read != [None, None] and not known:
             self._complain("both boot counters are unreadable; counting on from far above")
             known = [_FAR + int.from_bytes(os.urandom(3), "big")]
-        boot = max(known + [least]) + 1
+        boot = max(known + [least]) + 1  # noqa: RUF005 - MicroPython has no [*known, least]
         record = _record({wire.BOOT: boot})
         for name in _COUNTERS:
             self._flash.write(name, record)

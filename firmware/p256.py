@@ -1,4 +1,4 @@
-"""ECDH on P-256 (FIPS 186-4 D.1.2.3, SEC 1 section 3.3.1) in plain integers, for both Pythons.
+"""ECDH on P-256 (y² = x³ - 3x + B; FIPS 186-4 D.1.2.3, SEC 1 section 3.3.1) in plain integers, for both Pythons.
 
 It runs once in a button's life, at the first start after enrolment, for the message key. It takes no care to hide
 the private key from someone who measures time or current at the board while it does: who can, holds the board.
@@ -7,7 +7,6 @@ the private key from someone who measures time or current at the board while it 
 P = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
-# a = -3
 
 
 class KeyFault(ValueError):

@@ -12,8 +12,10 @@ class SettingsFault(Exception):
 
 
 class Settings:
-    """id: the button's. board: module in firmware/boards. brokers: [[address, port, server name], …] in the order in
-    which they are tried. hq: headquarters' id. hq_message_key: its P-256 point, 65 bytes.
+    """The settings, each of them checked.
+
+    id: the button's. board: module in firmware/boards. brokers: [[address, port, server name], …] in the order in which
+    they are tried. hq: headquarters' id. hq_message_key: its P-256 point, 65 bytes.
     """
 
     def __init__(self, values: dict) -> None:
@@ -24,7 +26,7 @@ class Settings:
                 raise SettingsFault("settings.json has no %s." % name)
         for name in ("id", "hq"):
             if not wire.is_id(values[name]):
-                raise SettingsFault("%s must be 1 to 64 of a-z, 0-9, '-' and '.', starting with a letter or digit." % name)
+                raise SettingsFault("%s must be 1 to 64 of a-z, 0-9, '-' and '.', not starting with a sign." % name)
         self.id = values["id"]
         self.hq = values["hq"]
         self.board = values["board"]
@@ -53,7 +55,7 @@ def _point(text) -> bytes:
     except (TypeError, ValueError):
         point = b""
     if len(point) != 65 or point[0] != 4:
-        raise SettingsFault("hq_message_key must be 130 hexadecimal digits starting with 04: an uncompressed P-256 point.")
+        raise SettingsFault("hq_message_key must be 130 hexadecimal digits starting with 04: a P-256 point.")
     return point
 
 

@@ -7,6 +7,7 @@ It starts at rest. The end of the input changes nothing: the button goes on with
 
 import asyncio
 import json
+import select
 import sys
 
 _MEASURED = ("loop_a", "loop_b", "tamper", "battery_mv", "mains")
@@ -78,19 +79,25 @@ class Board:
     async def _listen(self) -> None:
         # One octet at a time: only a read that the poll has promised can't block the button on half a line.
         source = asyncio.StreamReader(sys.stdin.buffer)
+        more = select.poll()
+        more.register(sys.stdin, select.POLLIN)
         line = b""
         while True:
             octet = await source.read(1)
+            while octet not in (b"", b"\n"):
+                line += octet
+                if not more.poll(0):
+                    break
+                octet = sys.stdin.buffer.read(1)
             if not octet:
                 return
-            if octet != b"\n":
-                line += octet
-                continue
-            if line.strip():
+            if octet == b"\n":
                 self._take(line)
-            line = b""
+                line = b""
 
     def _take(self, line: bytes) -> None:
+        if not line.strip():
+            return
         try:
             told = json.loads(line)
         except ValueError:

@@ -1,4 +1,4 @@
-"""Holds firmware/wire.py and firmware/p256.py against tests/vectors.json; runs on both Pythons, without a test framework.
+"""Holds firmware/wire.py and firmware/p256.py against tests/vectors.json; runs on both Pythons.
 
     micropython tests/firmware/run_vectors.py tests/vectors.json
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,8 @@ def test_an_alarm_is_sent_again_after_1_2_4_5_5_seconds() -> None:
         wait_ms = latch.wait_ms(now_ms)
         assert wait_ms is not None
         now_ms += wait_ms
-    assert [after - before for before, after in zip(sent, sent[1:], strict=False)] == [1000, 2000, 4000, 5000, 5000, 5000]
+    pauses = [after - before for before, after in itertools.pairwise(sent)]
+    assert pauses == [1000, 2000, 4000, 5000, 5000, 5000]
 
 
 def test_the_gateways_receipt_does_not_end_sending_and_headquarters_does() -> None:
@@ -73,13 +76,13 @@ def test_stages_only_grow_and_only_by_a_receipt_for_this_alarm(receipts: list[tu
 def test_the_light_shows_the_least_advanced_alarm() -> None:
     latch = pressed(1, 2)
     latch.receipt(3, 1, wire.RESPONDING)
-    assert indicator.state(latch.least(), False, True) == indicator.UNCONFIRMED
+    assert indicator.state(latch.least(), fault=False, supervised=True) == indicator.UNCONFIRMED
     latch.receipt(3, 2, wire.AT_GATEWAY)
-    assert indicator.state(latch.least(), False, True) == indicator.GATEWAY
+    assert indicator.state(latch.least(), fault=False, supervised=True) == indicator.GATEWAY
     latch.receipt(3, 2, wire.CLOSED)
-    assert indicator.state(latch.least(), False, True) == indicator.RESPONDING
+    assert indicator.state(latch.least(), fault=False, supervised=True) == indicator.RESPONDING
     latch.receipt(3, 1, wire.CLOSED)
-    assert indicator.state(latch.least(), False, True) == indicator.REST
+    assert indicator.state(latch.least(), fault=False, supervised=True) == indicator.REST
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,9 @@ def test_a_glitch_of_40_ms_is_nothing(state: tuple[int, int], glitch_ms: int, ph
     state=st.sampled_from([PRESSED, (610, 610), (340, 340), (610, 1000), (1000, 340), (610, 0), (0, 340)]),
     late=st.lists(st.integers(0, 9), min_size=300, max_size=300),
 )
-def test_a_press_of_100_ms_is_always_seen(press_ms: int, phase_ms: int, state: tuple[int, int], late: list[int]) -> None:
+def test_a_press_of_100_ms_is_always_seen(
+    press_ms: int, phase_ms: int, state: tuple[int, int], late: list[int]
+) -> None:
     """Also when every sample comes up to 9 ms late, and whatever state the other loop is in."""
     loops = loop.Loops()
     pressed = [

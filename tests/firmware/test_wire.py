@@ -13,6 +13,7 @@ import cbor2
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pycose.algorithms import HMAC256
 from pycose.headers import KID, Algorithm
 from pycose.keys import SymmetricKey
 from pycose.messages import Mac0Message
@@ -49,8 +50,9 @@ def by_pycose(octets: bytes, key: bytes = KEY) -> Mac0Message:
     """An envelope as pycose reads it, its MAC verified."""
     tagged = cbor2.loads(octets)
     assert tagged.tag == Mac0Message.cbor_tag
-    # Not CoseMessage.decode: pycose 1.1 asks for a list where cbor2 6 gives a tuple.
-    message = Mac0Message.from_cose_obj(list(tagged.value), True)  # noqa: FBT003 - pycose's
+    # Not CoseMessage.decode: pycose 1.1 asks for list and dict where cbor2 6 gives what can't be changed.
+    protected, unprotected, payload, tag = tagged.value
+    message = Mac0Message.from_cose_obj([protected, dict(unprotected), payload, tag], True)  # noqa: FBT003 - pycose's
     message.key = SymmetricKey(k=key)
     assert message.verify_tag()
     return message
@@ -96,8 +98,8 @@ def test_decoding_never_raises_anything_but_wire_error(octets: bytes) -> None:
     assert wire.encode(value) == octets, "there is a second spelling of a message"
 
 
-@given(st.integers(0, 1), ALARMS, st.data())
-def test_a_changed_envelope_is_refused_or_not_believed(_: int, message: dict[int, Any], data: st.DataObject) -> None:
+@given(ALARMS, st.data())
+def test_a_changed_envelope_is_refused_or_not_believed(message: dict[int, Any], data: st.DataObject) -> None:
     octets = bytearray(wire.seal(message, "b1", KEY))
     at = data.draw(st.integers(0, len(octets) - 1))
     octets[at] ^= data.draw(st.integers(1, 255))
@@ -124,7 +126,7 @@ def test_pycose_and_cbor2_read_our_envelopes(message: dict[int, Any]) -> None:
     read = by_pycose(octets)
     assert cbor2.loads(read.payload) == message
     assert read.phdr[KID] == b"khi-cn-b1"
-    assert read.phdr[Algorithm].__name__ == "HMAC256"
+    assert read.phdr[Algorithm] is HMAC256
     tagged = cbor2.loads(octets)
     assert tagged.tag == 17
     assert cbor2.loads(tagged.value[0]) == {1: 5, 4: b"khi-cn-b1"}
@@ -132,9 +134,8 @@ def test_pycose_and_cbor2_read_our_envelopes(message: dict[int, Any]) -> None:
 
 @given(ALARMS)
 def test_we_read_envelopes_of_pycose(message: dict[int, Any]) -> None:
-    made = Mac0Message(
-        phdr={Algorithm: "HS256", KID: b"khi-cn-b1"}, payload=cbor2.dumps(message, canonical=True), key=SymmetricKey(k=KEY)
-    )
+    header = {Algorithm: HMAC256, KID: b"khi-cn-b1"}
+    made = Mac0Message(header, payload=cbor2.dumps(message, canonical=True), key=SymmetricKey(k=KEY))
     envelope = wire.unseal(made.encode())
     assert envelope.sealed_with(KEY)
     assert not envelope.sealed_with(bytes(32))

@@ -132,7 +132,8 @@ def sealed(payload: bytes, protected: bytes | None = None, unprotected: bytes = 
 def refused_envelopes() -> dict[str, bytes]:
     """Envelopes that are not to be taken apart, each with a right MAC where it has one at all."""
     good = wire.seal(ALARM, KID, KEY)
-    without = {name: {k: v for k, v in ALARM.items() if k != field} for field, name in enumerate(("kind", "boot", "seq", "age"))}
+    fields = enumerate(("kind", "boot", "seq", "age"))
+    without = {name: {key: value for key, value in ALARM.items() if key != field} for field, name in fields}
     refused = {
         "an untagged COSE_Mac0": good[1:],
         "a COSE_Mac (tag 97)": b"\xd8\x61" + good[1:],

@@ -1,0 +1,227 @@
+"""The station's broker: mosquitto's configuration, and the process that runs it and notes whom it turned away.
+
+Brokers are pipes: nothing that mosquitto holds is relied on, so it keeps nothing on disk. What it does for us is TLS:
+a certificate of our authority, not revoked, and its common name as the only name under which its owner can speak.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.settings import Settings
+
+_KEPT = 200
+_ACL = """\
+# Written by tocsin; every start writes it again.
+pattern write tocsin/1/%u/alarm
+pattern write tocsin/1/%u/event
+pattern write tocsin/1/%u/heartbeat
+pattern write tocsin/1/%u/presence
+pattern read tocsin/1/%u/receipt
+pattern read tocsin/1/%u/command
+
+user {station}
+topic read tocsin/1/+/alarm
+topic read tocsin/1/+/event
+topic read tocsin/1/+/heartbeat
+topic read tocsin/1/+/presence
+topic readwrite tocsin/1/+/receipt
+topic readwrite tocsin/1/+/command
+"""
+
+
+class BrokerError(Exception):
+    """The broker can't run; the text says what to do."""
+
+
+def write_configuration(settings: Settings) -> Path:
+    """Writes mosquitto.conf and its ACL into the state folder; returns the former's path. Raises BrokerError."""
+    state, identity = settings.state, settings.identity
+    state.mkdir(parents=True, exist_ok=True)
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        if not (identity / name).is_file():
+            message = f"{identity / name} is missing: the broker can't show who it is"
+            raise BrokerError(message)
+    acl = state / "mosquitto.acl"
+    acl.write_text(_ACL.format(station=settings.station), encoding="utf-8")
+    acl.chmod(0o600)
+    lines = [
+        "# Written by tocsin; every start writes it again.",
+        "per_listener_settings false",
+        "persistence false",  # the ends keep the promise, not the broker
+        "max_queued_messages 10000",  # for the station's own session, while it restarts
+        "max_queued_bytes 33554432",
+        "max_inflight_messages 200",
+        "message_size_limit 8192",  # a frame is 2,048 bytes at most
+        "max_packet_size 16384",
+        "allow_zero_length_clientid false",
+        "set_tcp_nodelay true",
+        "sys_interval 0",
+        "log_dest stderr",
+        "log_timestamp false",
+        "connection_messages true",
+        *[f"log_type {kind}" for kind in ("error", "warning", "notice", "information", "debug")],
+        f"acl_file {acl}",
+        f"listener {settings.broker.port} {settings.broker.listen}",
+        f"cafile {identity / 'ca.pem'}",
+        f"certfile {identity / 'cert.pem'}",
+        f"keyfile {identity / 'key.pem'}",
+        "tls_version tlsv1.2",  # or later
+        "require_certificate true",
+        "use_identity_as_username true",
+        "use_username_as_clientid true",  # nobody takes another's session by its client id
+        "allow_anonymous false",
+        *([f"crlfile {settings.revoked}"] if settings.revoked else []),
+    ]
+    path = state / "mosquitto.conf"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+class Watch:
+    """Reads mosquitto's log for everything that was turned away."""
+
+    _NEW = re.compile(r"New connection from (\S+?)(?::\d+)? on port")
+    _AS = re.compile(r"New client connected from (\S+?)(?::\d+)? as (\S+)")
+    _DENIED = re.compile(r"Denied PUBLISH from (\S+) \(.*?'(.*?)', \.\.\. \((\d+) bytes\)\)")
+    _LARGE = re.compile(r"Dropped too large PUBLISH from (\S+) \(.*?'(.*?)'(?:, \.\.\. \((\d+) bytes\))?")
+    _ENDED = re.compile(r"Client (\S+) disconnected(?: due to|:) (.+?)\.?$")
+    _TLS = re.compile(r"OpenSSL Error(?:\[\d+\])?: error:\w+:[^:]*:[^:]*:(.+)")
+    _WHY = {
+        "peer did not return a certificate": "it showed no certificate",
+        "certificate verify failed": "its certificate is not of this authority, has expired, or is revoked",
+        "tlsv1 alert unknown ca": "it does not trust this broker's certificate",
+        "unsupported protocol": "it speaks a TLS version that is no longer safe",
+        "wrong version number": "it does not speak TLS",
+        "http request": "it does not speak TLS",
+    }
+    _ORDERLY = ("session taken over", "exceeded timeout")
+
+    def __init__(self) -> None:
+        self._addresses: list[str] = []
+        self.refused: OrderedDict[tuple[str, str], list[object]] = OrderedDict()
+
+    def line(self, text: str) -> bool:
+        """Takes one line of the log; True if it told of a refusal."""
+        if match := self._NEW.search(text):
+            self._addresses = [*self._addresses[-50:], match[1]]
+        elif match := self._AS.search(text):
+            if match[1] in self._addresses:
+                self._addresses.remove(match[1])
+        elif match := self._TLS.search(text):
+            who = self._addresses[-1] if self._addresses else "?"
+            return self._note(who, self._WHY.get(match[1].strip(), f"TLS: {match[1].strip()}"), text)
+        elif match := self._DENIED.search(text):
+            return self._note(match[1], "it may not publish on that topic", f"{match[2]} ({match[3]} bytes)")
+        elif match := self._LARGE.search(text):
+            return self._note(match[1], "the message is too large", f"{match[2]} ({match[3]} bytes)")
+        elif (match := self._ENDED.search(text)) and match[1] != "<unknown>":
+            if not any(word in match[2] for word in self._ORDERLY):
+                return self._note(match[1], f"the broker ended its connection: {match[2]}", text)
+        return False
+
+    def _note(self, who: str, why: str, sample: str) -> bool:
+        count, _, _ = self.refused.pop((who, why), [0, 0, ""])
+        self.refused[who, why] = [int(str(count)) + 1, time.time_ns() // 1_000_000, sample[:200]]
+        if len(self.refused) > _KEPT:
+            self.refused.popitem(last=False)
+        return True
+
+    def write(self, path: Path) -> None:
+        """Puts all that is known where the station reads it, whole or not at all."""
+        rows = [[who, why, *rest] for (who, why), rest in self.refused.items()]
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps({"broker": os.getpid(), "refused": rows}), encoding="utf-8")
+        part.replace(path)
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: no broker without its wrapper
+
+
+def run(settings: Settings) -> int:
+    """Runs mosquitto until it ends or SIGTERM comes; returns its exit status. A changed revocation list restarts it."""
+    mosquitto = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    if mosquitto is None:
+        message = "mosquitto is not installed: apt install mosquitto"
+        raise BrokerError(message)
+    configuration = write_configuration(settings)
+    watch = Watch()
+    ending: list[int] = []
+    signal.signal(signal.SIGTERM, lambda *_: ending.append(1))
+    signal.signal(signal.SIGINT, lambda *_: ending.append(1))
+    while True:
+        listed = _changed_at(settings.revoked)
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)  # a slow reader must never hold up the broker
+        fcntl.fcntl(reader, 1031, 1 << 20)  # F_SETPIPE_SZ
+        process = subprocess.Popen(  # noqa: S603
+            [mosquitto, "-c", str(configuration)],
+            stdin=subprocess.DEVNULL,
+            stderr=writer,
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 no threads here
+        )
+        os.close(writer)
+        (settings.state / "mosquitto.pid").write_text(str(process.pid), encoding="utf-8")
+        status = _follow(process, reader, watch, settings, ending, listed)
+        os.close(reader)
+        if status is not None:
+            return status
+
+
+def _changed_at(path: Path | None) -> int | None:
+    return path.stat().st_mtime_ns if path and path.exists() else None
+
+
+def _follow(  # noqa: PLR0913
+    process: subprocess.Popen[bytes], reader: int, watch: Watch, settings: Settings, ending: list[int], listed: int | None
+) -> int | None:
+    """Reads the broker's log until it ends. None: it was ended because the revocation list changed."""
+    os.set_blocking(reader, False)
+    rest = b""
+    news = True
+    told = 0.0
+    restarting = False
+    tail: list[str] = []
+    while True:
+        try:
+            octets = os.read(reader, 65536)
+        except BlockingIOError:
+            octets = None
+        if octets:
+            *lines, rest = (rest + octets).split(b"\n")
+            for line in lines:
+                text = line.decode(errors="replace")
+                news |= watch.line(text)
+                tail = [*tail[-5:], text]
+        if news and time.monotonic() - told > 0.5:  # noqa: PLR2004 twice a second is soon enough for a page
+            watch.write(settings.refusals)
+            told, news = time.monotonic(), False
+        if octets == b"" or (octets is None and process.poll() is not None):
+            status = process.wait()
+            if restarting:
+                return None
+            if status and not ending:
+                sys.stderr.write("mosquitto ended: " + " | ".join(tail) + "\n")
+            return 0 if ending else status or 1
+        if octets is None:
+            if ending and process.poll() is None:
+                process.terminate()
+            elif not restarting and _changed_at(settings.revoked) != listed:
+                restarting = True
+                process.terminate()
+            select.select([reader], [], [], 0.2)

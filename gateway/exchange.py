@@ -1,0 +1,390 @@
+"""What a station does with what comes: from below into the journal and up, from above down to the button's light.
+
+An alarm goes to every parent before the local commit (the button still holds it); a receipt goes down only after it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from firmware import wire
+from gateway import schema
+from gateway.desk import Outcome, State
+from gateway.incidents import check_step
+from gateway.ingest import Arrival, Judge, RefusedError
+from gateway.journal import Entry, Journal, Kept, stage_of
+from gateway.relay import Identity, Letter
+from gateway.supervision import Silence, Supervision, Verdict
+from gateway.vocabulary import (
+    REFUSAL_COUNT,
+    REFUSAL_WHY,
+    STAGES,
+    STEP_BOOT,
+    STEP_BY,
+    STEP_NOTE,
+    STEP_OUTCOME,
+    STEP_SEQ,
+    STEPS,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+    from gateway.notice import NoticeBoard
+    from gateway.refusals import Refusals
+    from gateway.registry import Registry
+    from gateway.settings import Settings
+    from gateway.uplink import Uplink
+
+logger = logging.getLogger(__name__)
+
+ANSWER_MS = 9_000  # a child's heartbeat is receipted about this often
+CLOCK_SAMPLES = 12
+
+
+def utc_ms() -> int:
+    """UTC in milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def monotonic_ms() -> int:
+    """Milliseconds of a clock that nobody sets."""
+    return time.monotonic_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class Report:
+    """A child's last heartbeat. heard_at_ms: UTC."""
+
+    via: str
+    message: dict[int, Any]
+    heard_at_ms: int
+
+
+class Exchange:
+    """Joins ingest, journal, supervision and relay of one station. Safe from any thread."""
+
+    def __init__(  # noqa: PLR0913 where everything meets
+        self,
+        settings: Settings,
+        journal: Journal,
+        registry: Registry,
+        refusals: Refusals,
+        notices: NoticeBoard,
+        boot: int,
+    ) -> None:
+        self.settings = settings
+        self.reports: dict[str, Report] = {}
+        self.clock_offsets: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=CLOCK_SAMPLES))
+        self.supervision = Supervision(int(settings.supervision.deadline_s * 1000))
+        self.counters: dict[str, int] = defaultdict(int)
+        self.uplinks: Sequence[Uplink] = ()
+        self.send_down: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self.watch_lock = threading.RLock()
+        self._journal = journal
+        self._registry = registry
+        self._refusals = refusals
+        self._notices = notices
+        self._boot = boot
+        self._seq = itertools.count(1)
+        self._own_key = secrets.token_bytes(32)  # own entries are sealed anew for each parent
+        self._hq = settings.role == "hq"
+        self._judge = Judge(settings.station, self._hq, registry.key_of)
+        self._routes: dict[str, str] = {}
+        self._answered: dict[str, int] = {}
+        self._dirty: set[str] = set()
+
+    def next_identity(self) -> tuple[int, int]:
+        """(boot, seq) for a message of the station's own."""
+        return self._boot, next(self._seq)
+
+    # ------------------------------------------------------------------------------------ from below
+
+    def arrived(self, topic: str, payload: bytes, done: Callable[[], None]) -> None:
+        """A message from the local broker. `done` is called once the broker may forget it."""
+        try:
+            arrival = self._judge.judge(topic, payload)
+        except RefusedError as error:
+            self.refuse(error.who, error.why, payload)
+            self._dismiss(topic, error.about)
+            done()
+            return
+        self.counters[topic.rsplit("/", 1)[1] + "s received"] += 1
+        self._routes[arrival.source] = arrival.child
+        if arrival.kind in {wire.ALARM, wire.EVENT}:
+            self._record(arrival, payload, done)
+            return
+        done()
+        if arrival.kind == wire.HEARTBEAT:
+            self._heartbeat(arrival, payload)
+        else:
+            self._presence(arrival)
+
+    def _record(self, arrival: Arrival, payload: bytes, done: Callable[[], None]) -> None:
+        now = utc_ms()
+        first = arrival.hops[0][1] + self._clock_offset(arrival.child) if arrival.hops else now
+        entry = Entry(
+            source=arrival.source,
+            message=arrival.message,
+            envelope=arrival.envelope,
+            hops=arrival.hops,
+            received_at_ms=now,
+            happened_at_ms=min(first, now) - arrival.message[wire.AGE],
+            exact=not arrival.message.get(wire.RESUMED),
+        )
+        alarm = arrival.kind == wire.ALARM
+        if alarm:
+            self._offer(entry)
+
+        def committed(kept: Kept) -> None:
+            done()
+            if kept.conflict:
+                self.refuse(arrival.source, "another message already has this boot and number", payload)
+                if self._hq:
+                    self._dismiss(f"tocsin/1/{arrival.child}/", arrival.identity if arrival.framed else None)
+                return
+            self.receipt(arrival.identity, kept.stage if self._hq else wire.AT_GATEWAY)
+            if not alarm:
+                self._offer(entry)
+            if kept.fresh:
+                self._notices.tell("incidents" if alarm else "happenings")
+                self._learn(arrival)
+            else:
+                self.counters["repeats"] += 1
+
+        self._journal.put(entry, committed)
+
+    def _offer(self, entry: Entry) -> None:
+        for uplink in self.uplinks:
+            uplink.offer(
+                Letter(
+                    Identity(*entry.identity),
+                    entry.kind == wire.ALARM,
+                    entry.envelope,
+                    [*entry.hops, [self.settings.station, entry.received_at_ms]],
+                    entry.happened_at_ms,
+                )
+            )
+
+    def _learn(self, arrival: Arrival) -> None:
+        """What a station below says of its children: at worst it makes us look twice."""
+        code, subject = arrival.message.get(wire.CODE), arrival.message.get(wire.SUBJECT, "")
+        if code == wire.CHILD_SILENT:
+            with self.watch_lock:
+                self.supervision.reported_silent(subject)
+            self._notices.tell("children")
+        elif code == wire.REFUSAL and isinstance(arrival.message.get(wire.DETAIL), dict):
+            detail = arrival.message[wire.DETAIL]
+            why, count = detail.get(REFUSAL_WHY), detail.get(REFUSAL_COUNT)
+            if isinstance(why, str) and isinstance(count, int):
+                self._refusals.note(f"{subject} at {arrival.source}", why, utc_ms(), count=1)
+
+    def _heartbeat(self, arrival: Arrival, payload: bytes) -> None:
+        source, boot, seq = arrival.identity
+        now = monotonic_ms()
+        with self.watch_lock:
+            verdict = self.supervision.heard(
+                source, boot, seq, arrival.message[wire.UPTIME], now, arrival.child if arrival.framed else None
+            )
+            back = verdict is Verdict.FRESH and self.supervision.back(source)
+        if verdict is not Verdict.FRESH:
+            self.refuse(source, verdict.value, payload)
+            return
+        self.reports[source] = Report(arrival.child, arrival.message, utc_ms())
+        self._dirty.add(source)
+        if arrival.hops:
+            self.clock_offsets[arrival.child].append(utc_ms() - arrival.hops[-1][1])
+        for uplink in self.uplinks:
+            uplink.pass_on(arrival.envelope, [*arrival.hops, [self.settings.station, utc_ms()]])
+        if back:
+            self.event(wire.CHILD_BACK, source)
+        if self._hq and now - self._answered.get(source, -ANSWER_MS) >= ANSWER_MS:
+            self._answered[source] = now
+            self.receipt((source, boot, seq), wire.AT_HQ)
+        for shown_boot, shown_seq, stage in arrival.message.get(wire.SHOWN, []) if self._hq else []:
+            self._remind((source, shown_boot, shown_seq), stage)
+
+    def _remind(self, identity: tuple[str, int, int], shown: int) -> None:
+        """Repeats a receipt that got lost: the button shows less than what is true."""
+        with self._journal.readers.connect() as connection:
+            stage = stage_of(connection, identity)
+        if stage is not None and stage > shown:
+            self.receipt(identity, stage)
+
+    def _presence(self, arrival: Arrival) -> None:
+        source, boot, seq = arrival.identity
+        with self.watch_lock:
+            if arrival.message[wire.STATE]:
+                self.supervision.here(source, boot, seq)
+            else:
+                self.supervision.gone(source, boot, seq, monotonic_ms())
+        self._notices.tell("children")
+
+    def _clock_offset(self, child: str) -> int:
+        """How far this station's clock is ahead of a station's below, at most, in milliseconds."""
+        samples = self.clock_offsets.get(child)
+        return min(samples) if samples else 0
+
+    # --------------------------------------------------------------------------------------- receipts
+
+    def receipt(self, identity: tuple[str, int, int], stage: int) -> None:
+        """Tells a child how far its message came. Only with a committed message, or a heartbeat."""
+        source, boot, seq = identity
+        message = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: stage, wire.DEVICE: source}
+        key = self._registry.key_of(source)
+        payload = wire.encode(message) if key is None else wire.seal(message, self.settings.station, key)
+        self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
+
+    def _dismiss(self, topic: str, about: tuple[str, int, int] | None) -> None:
+        """Tells a station below that what it framed will never be believed, so that it stops sending it."""
+        station = topic.split("/")[2] if topic.count("/") > 1 else ""
+        key = self._registry.key_of(station)
+        if about is None or key is None:
+            return
+        source, boot, seq = about
+        message = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: 0, wire.DEVICE: source}
+        self.send_down(f"tocsin/1/{station}/receipt", wire.seal(message, self.settings.station, key))
+
+    def _route(self, child: str) -> str:
+        return self._routes.get(child, child)
+
+    def receipted(self, parent: str, receipt: dict[int, Any], payload: bytes) -> None:
+        """A parent's receipt: verbatim on to the child, whose MAC it carries, and into the journal."""
+        source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
+        identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
+        if source != self.settings.station and stage:
+            self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
+
+        def noted(state: State | None) -> None:
+            if state is not None:
+                self._notices.tell("incidents")
+
+        self._journal.later(lambda connection: self._journal.delivered(connection, parent, identity, stage), noted)
+
+    # ------------------------------------------------------------------------------------- own events
+
+    def event(self, code: int, subject: str = "", detail: object = None) -> None:
+        """Journals an event of the station's own and relays it."""
+        entry = self._own(code, subject, detail)
+
+        def committed(_: Kept) -> None:
+            self._offer(entry)
+            self._notices.tell("happenings", "children")
+
+        self._journal.put(entry, committed)
+
+    def _own(self, code: int, subject: str, detail: object) -> Entry:
+        boot, seq = self.next_identity()
+        message: dict[int, Any] = {
+            wire.KIND: wire.EVENT,
+            wire.BOOT: boot,
+            wire.SEQ: seq,
+            wire.AGE: 0,
+            wire.CODE: code,
+            wire.SUBJECT: subject,
+        }
+        if detail is not None:
+            message[wire.DETAIL] = detail
+        now = utc_ms()
+        envelope = wire.seal(message, self.settings.station, self._own_key)
+        return Entry(self.settings.station, message, envelope, [], now, now, exact=True)
+
+    def refuse(self, who: str, why: str, sample: bytes | str, count: int = 1) -> None:
+        """Counts something that was turned away, and makes an event of it now and then."""
+        total = self._refusals.note(who, why, utc_ms(), sample, count)
+        self._notices.tell("health")
+        if total is not None:
+            self.event(wire.REFUSAL, who[:64], {REFUSAL_WHY: why[:200], REFUSAL_COUNT: total})
+
+    def silent(self, found: Sequence[Silence]) -> None:
+        """Makes events of silent children."""
+        for silence in found:
+            self._dirty.update((silence.child, *silence.behind))
+            behind = f"; behind it: {', '.join(silence.behind)}" if silence.behind else ""
+            self.event(wire.CHILD_SILENT, silence.child, f"{silence.why}, silent for {silence.silent_ms / 1000:.0f} s{behind}"[:400])
+
+    # ------------------------------------------------------------------------------------------ steps
+
+    def step(self, number: int, state: State, by: str, note: str, outcome: Outcome | None) -> None:
+        """Moves an incident; durable when this returns. Raises StepRefusedError, KeyError."""
+
+        def work(connection: Connection) -> tuple[tuple[str, int, int], Entry]:
+            table = schema.incidents
+            row = connection.execute(select(table).where(table.c.id == number)).first()
+            if row is None:
+                raise KeyError(number)
+            check_step(State(row.state), state, outcome, note)
+            connection.execute(
+                table.update()
+                .where(table.c.id == number)
+                .values(state=state.value, outcome=outcome.value if outcome else None)
+            )
+            detail = {STEP_BOOT: row.boot, STEP_SEQ: row.seq, STEP_BY: by, STEP_NOTE: note}
+            if outcome:
+                detail[STEP_OUTCOME] = outcome.value
+            entry = self._own(STEPS[state], row.device, detail)
+            connection.execute(
+                insert(schema.steps).values(
+                    incident=number, state=state.value, at_ms=entry.received_at_ms, by=by, note=note,
+                    outcome=outcome.value if outcome else None,
+                )
+            )
+            self._journal.keep(connection, entry)
+            return (row.device, row.boot, row.seq), entry
+
+        identity, entry = self._journal.now(work)
+        self._offer(entry)
+        self.receipt(identity, STAGES[state])
+        self._notices.tell("incidents", "happenings")
+
+    # ---------------------------------------------------------------------------------------- memory
+
+    def remember(self) -> None:
+        """Loads what the last run knew of its children."""
+        with self._journal.readers.connect() as connection:
+            rows = connection.execute(select(schema.latest)).all()
+        with self.watch_lock:
+            for row in rows:
+                message = wire.decode(row.message)
+                self.reports[row.child] = Report(row.via or row.child, message, row.heard_at_ms)
+                if row.via:
+                    self._routes[row.child] = row.via
+                self.supervision.expect(
+                    row.child, station=wire.CHILDREN in message, identity=(row.boot, row.seq), now_ms=monotonic_ms()
+                )
+                self.supervision.children[row.child].via = None if row.via == row.child else row.via
+                self.supervision.children[row.child].reported = bool(row.silent)
+
+    def save(self) -> None:
+        """Writes the children that were heard since the last call."""
+        names, self._dirty = self._dirty, set()
+        rows = []
+        for name in names & self.reports.keys():
+            report, watched = self.reports[name], self.supervision.children[name]
+            boot, seq = watched.identity
+            rows.append(
+                {
+                    "child": name, "via": report.via, "boot": boot, "seq": seq, "heard_at_ms": report.heard_at_ms,
+                    "message": wire.encode(report.message), "silent": int(watched.reported),
+                }
+            )
+        if not rows:
+            return
+        statement = sqlite_insert(schema.latest)
+        statement = statement.on_conflict_do_update(
+            index_elements=["child"],
+            set_={name: statement.excluded[name] for name in ("via", "boot", "seq", "heard_at_ms", "message", "silent")},
+        )
+        self._journal.later(lambda connection: connection.execute(statement, rows) and None)

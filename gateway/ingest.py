@@ -1,0 +1,108 @@
+"""What a message from below is, and whether it is believed.
+
+Pure: bytes and times in, an Arrival or a RefusedError out. The broker has already checked that the topic is the sender's
+own. Headquarters believes an enrolled child's MAC and nothing else; a site has no keys of its buttons and takes what
+their TLS certificates let through: headquarters judges it again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from firmware import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LANES = {"alarm": wire.ALARM, "event": wire.EVENT, "heartbeat": wire.HEARTBEAT, "presence": wire.PRESENCE}
+MAX_HOPS = 8
+
+
+class RefusedError(Exception):
+    """A message that is turned away. about: the identity inside a station's frame, so that it stops sending it."""
+
+    def __init__(self, who: str, why: str, about: tuple[str, int, int] | None = None) -> None:
+        super().__init__(why)
+        self.who = who
+        self.why = why
+        self.about = about
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A believed message. child: whose connection brought it; source: whose message it is."""
+
+    kind: int
+    child: str
+    source: str
+    message: dict[int, Any]
+    envelope: bytes
+    hops: list[list[Any]]
+
+    @property
+    def framed(self) -> bool:
+        """Whether a station brought it, rather than its source itself."""
+        return self.child != self.source
+
+    @property
+    def identity(self) -> tuple[str, int, int]:
+        """(source, boot, seq)."""
+        return self.source, self.message[wire.BOOT], self.message[wire.SEQ]
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Judges messages for one station. key_of: the MAC key shared with a child; None: it is not enrolled here."""
+
+    station: str
+    strict: bool  # True at headquarters: no key, no belief
+    key_of: Callable[[str], bytes | None]
+
+    def judge(self, topic: str, payload: bytes) -> Arrival:
+        """What came on `topic`. Raises RefusedError."""
+        parts = topic.split("/")
+        if len(parts) != 4 or parts[3] not in LANES:  # noqa: PLR2004 tocsin/1/<child>/<lane>
+            raise RefusedError("?", "the topic is not one of the protocol")
+        child, lane = parts[2], LANES[parts[3]]
+        try:
+            outer = wire.unseal(payload)
+        except wire.WireError as error:
+            raise RefusedError(child, str(error)) from error
+        if outer.kid != child:
+            raise RefusedError(child, f"a message of {outer.kid} came under another name")
+        self._believe(outer, child)
+        if outer.message[wire.KIND] != wire.FRAME:
+            if len(payload) > wire.MAX_ENVELOPE:
+                raise RefusedError(child, f"the envelope is longer than {wire.MAX_ENVELOPE} bytes")
+            return self._arrival(lane, child, outer, payload, [])
+        envelope, hops = outer.message[wire.ENVELOPE], outer.message[wire.HOPS]
+        if not 0 < len(hops) <= MAX_HOPS or hops[-1][0] != child:
+            raise RefusedError(child, "a frame's last hop is not the station that sent it")
+        if len(envelope) > wire.MAX_ENVELOPE:
+            raise RefusedError(child, f"a framed envelope is longer than {wire.MAX_ENVELOPE} bytes")
+        try:
+            inner = wire.unseal(envelope)
+        except wire.WireError as error:
+            raise RefusedError(child, f"in a frame: {error}") from error
+        about = inner.kid, inner.message.get(wire.BOOT, 0), inner.message.get(wire.SEQ, 0)
+        try:
+            self._believe(inner, f"{inner.kid} through {child}")
+            return self._arrival(lane, child, inner, envelope, hops)
+        except RefusedError as error:
+            raise RefusedError(error.who, error.why, about) from error
+
+    def _believe(self, envelope: wire.Envelope, who: str) -> None:
+        key = self.key_of(envelope.kid)
+        if key is None:
+            if self.strict:
+                raise RefusedError(who, "it is not enrolled here")
+        elif not envelope.sealed_with(key):
+            raise RefusedError(who, "the MAC is wrong: forged, damaged, or enrolled with another key")
+
+    @staticmethod
+    def _arrival(lane: int, child: str, envelope: wire.Envelope, octets: bytes, hops: list[list[Any]]) -> Arrival:
+        kind = envelope.message[wire.KIND]
+        if kind != lane or (hops and kind == wire.PRESENCE):
+            raise RefusedError(child, "the kind of the message is not that of its topic")
+        return Arrival(kind, child, envelope.kid, envelope.message, bytes(octets), hops)

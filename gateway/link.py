@@ -1,0 +1,45 @@
+"""A paho-mqtt client set up the way every connection of a station is: mutual TLS, and the server's id as its name."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class _NamedContext(ssl.SSLContext):
+    """Checks the server's certificate against its id, at whatever address it answers."""
+
+    server_name: str
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:  # noqa: ANN401 as the base class has it
+        kwargs["server_hostname"] = self.server_name
+        return super().wrap_socket(*args, **kwargs)
+
+
+def client(own_id: str, server: str, identity: Path, *, keepalive_s: int, keep_session: bool) -> mqtt.Client:
+    """A client that is not connected yet. keep_session: the broker queues for it while it is away."""
+    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.server_name = server
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(identity / "ca.pem")
+    context.load_cert_chain(identity / "cert.pem", identity / "key.pem")
+    made = mqtt.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=own_id,
+        clean_session=not keep_session,
+        manual_ack=True,
+        reconnect_on_failure=True,
+    )
+    made.tls_set_context(context)
+    made.max_inflight_messages_set(0)  # the relay has windows of its own
+    made.max_queued_messages_set(0)
+    made.reconnect_delay_set(min_delay=1, max_delay=3)
+    made.connect_timeout = 4
+    made.keepalive = keepalive_s
+    return made

@@ -1,0 +1,128 @@
+"""Who is known here: children with their keys and places, and the people who may sign in.
+
+The tables are written by `tocsin enrol` and `tocsin person`, other processes: `refresh` notices.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import select, text
+
+from gateway import keys, schema
+from gateway.desk import Person, Place
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from sqlalchemy import Engine
+
+_HASHER = PasswordHasher()
+_NOBODY = _HASHER.hash("nobody")
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A child of the registry. key: the MAC key shared with it; None where this station shares none."""
+
+    id: str
+    kind: str
+    place: Place | None
+    key: bytes | None
+
+
+class Registry:
+    """The registry's tables, in memory. message_key: headquarters' private message key; None at a site."""
+
+    def __init__(self, readers: Engine, station: str, message_key: EllipticCurvePrivateKey | None) -> None:
+        self._readers = readers
+        self._station = station
+        self._message_key = message_key
+        self._lock = threading.Lock()
+        self._points: dict[str, tuple[bytes, bytes]] = {}
+        self._children: dict[str, Enrolled] = {}
+        self._version: int | None = None
+        self._watch = readers.connect()
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Reads the tables again if any other connection wrote to the database. True: something was read."""
+        with self._lock:
+            version = self._watch.execute(text("PRAGMA data_version")).scalar()
+            self._watch.rollback()
+            if version == self._version:
+                return False
+            self._version = version
+            with self._readers.connect() as connection:
+                rows = connection.execute(select(schema.children)).mappings().all()
+            children = {}
+            for row in rows:
+                place = None
+                if row["site"]:
+                    place = Place(
+                        site=row["site"],
+                        site_name=row["site_name"] or row["site"],
+                        site_name_ur=row["site_name_ur"],
+                        entrance=row["entrance"],
+                        entrance_name=row["entrance_name"] or row["entrance"],
+                        entrance_name_ur=row["entrance_name_ur"],
+                        address=row["address"],
+                        phone=row["phone"],
+                    )
+                children[row["id"]] = Enrolled(row["id"], row["kind"], place, self._key(row["id"], row["point"]))
+            self._children = children
+            return True
+
+    def _key(self, child: str, point: bytes | None) -> bytes | None:
+        if point is None or self._message_key is None:
+            return None
+        known = self._points.get(child)
+        if known is None or known[0] != point:
+            known = (point, keys.between(self._message_key, point, child=child, parent=self._station))
+            self._points[child] = known
+        return known[1]
+
+    def children(self) -> dict[str, Enrolled]:
+        """Every child of the registry. Not to be changed."""
+        return self._children
+
+    def key_of(self, child: str) -> bytes | None:
+        """The MAC key shared with a child; None if it isn't enrolled or this station shares none."""
+        known = self._children.get(child)
+        return known.key if known else None
+
+    def place_of(self, child: str) -> Place:
+        """Where a child is; a place that says only its id, where nobody entered one."""
+        known = self._children.get(child)
+        return (known.place if known else None) or Place(child, child, "", "", "", "")
+
+    def person(self, name: str) -> Person | None:
+        """The person of that name."""
+        found = self._person(name)
+        return found[0] if found else None
+
+    def sign_in(self, name: str, password: str) -> Person | None:
+        """The person, if the password is theirs. Takes as long for a name that nobody has."""
+        found = self._person(name)
+        try:
+            _HASHER.verify(found[1] if found else _NOBODY, password)
+        except (VerificationError, InvalidHashError):
+            return None
+        return found[0] if found else None
+
+    def _person(self, name: str) -> tuple[Person, str] | None:
+        with self._readers.connect() as connection:
+            row = connection.execute(select(schema.people).where(schema.people.c.name == name)).mappings().first()
+        return (Person(row["name"], row["full_name"], row["role"]), row["password"]) if row else None
+
+    def close(self) -> None:
+        """Closes its connection."""
+        self._watch.close()
+
+
+def password_hash(password: str) -> str:
+    """An Argon2id hash for the people table."""
+    return _HASHER.hash(password)

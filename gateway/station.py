@@ -1,0 +1,248 @@
+"""Composition root of a station: every part, built, joined, started and stopped on this page."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import shutil
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from firmware import wire
+from gateway import keys, link
+from gateway.console.app import create_app
+from gateway.exchange import Exchange, monotonic_ms, utc_ms
+from gateway.journal import Journal
+from gateway.notice import NoticeBoard
+from gateway.reception import Reception
+from gateway.refusals import Refusals
+from gateway.registry import Registry
+from gateway.settings import VERSION
+from gateway.uplink import Uplink
+
+if TYPE_CHECKING:
+    import paho.mqtt.client as mqtt
+
+    from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.5
+HEARTBEAT_TICKS = 10
+SAVE_TICKS = 10
+
+
+class Station:
+    """A running station."""
+
+    def __init__(self, settings: Settings) -> None:
+        settings.state.mkdir(parents=True, exist_ok=True)
+        identity_key = keys.private_key(settings.identity / "key.pem")
+        message_key = keys.private_key(settings.message_key) if settings.message_key else None
+        self.settings = settings
+        self.started_ms = utc_ms()
+        self._started = monotonic_ms()
+        self.notices = NoticeBoard()
+        self.refusals = Refusals()
+        self.journal = Journal(settings.database, [parent.id for parent in settings.parents])
+        self.registry = Registry(self.journal.readers, settings.station, message_key)
+        self.exchange = Exchange(
+            settings, self.journal, self.registry, self.refusals, self.notices, self.journal.next_boot()
+        )
+        self.exchange.send_down = self._send_down
+        self.uplinks = [
+            Uplink(
+                settings,
+                parent,
+                keys.between(
+                    identity_key, bytes.fromhex(parent.message_key), child=settings.station, parent=parent.id
+                ),
+                self.exchange.next_identity,
+                self.journal.readers,
+                self.exchange.receipted,
+                lambda _parent, _up: self.notices.tell("health"),
+            )
+            for parent in settings.parents
+        ]
+        self.exchange.uplinks = self.uplinks
+        self.broker_up = False
+        self._broker_seen = False
+        self._broker_told: dict[tuple[str, str], int] = {}
+        self._broker_run: int | None = None
+        self._client = link.client(
+            settings.station, settings.station, settings.identity, keepalive_s=10, keep_session=True
+        )
+        self._client.on_connect = self._connected
+        self._client.on_disconnect = self._disconnected
+        self._client.on_message = self._message
+        self._ending = threading.Event()
+        self._console = self._make_console() if settings.console else None
+
+    # ------------------------------------------------------------------------------------- life
+
+    def run(self) -> int:
+        """Runs until SIGTERM or SIGINT."""
+        sys.setswitchinterval(0.0005)  # an alarm's thread does not wait 5 ms for a page's
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._ending.set())
+        self.journal.start()
+        self.exchange.remember()
+        self._expect()
+        self.exchange.event(wire.STATION_STARTED, self.settings.station, f"version {VERSION}")
+        for uplink in self.uplinks:
+            uplink.start()
+        self._client.connect_async(self.settings.broker.address, self.settings.broker.port, keepalive=10)
+        self._client.loop_start()
+        serving = threading.Thread(target=self._console.run, name="console", daemon=True) if self._console else None
+        if serving:
+            serving.start()
+        logger.info("station %s (%s) runs", self.settings.station, self.settings.role)
+        ticks = 0
+        while not self._ending.wait(TICK_S):
+            if serving and not serving.is_alive():
+                logger.critical("the console can't be served on port %d: stopping", self._console_port())
+                return 1
+            self._tick(ticks)
+            ticks += 1
+        return self._stop(serving)
+
+    def _stop(self, serving: threading.Thread | None) -> int:
+        if self._console and serving:
+            self._console.config.app.state.console.live.stop()  # type: ignore[union-attr]
+            self._console.should_exit = True
+            serving.join(5)
+        self._client.disconnect()
+        self._client.loop_stop()
+        for uplink in self.uplinks:
+            uplink.stop()
+        self.exchange.save()
+        self.registry.close()
+        self.journal.stop()
+        return 0
+
+    def _tick(self, ticks: int) -> None:
+        now = monotonic_ms()
+        if self.registry.refresh():
+            self._expect()
+        with self.exchange.watch_lock:
+            found = self.exchange.supervision.due(now)
+        self.exchange.silent(found)
+        self._read_broker_refusals()
+        if ticks % HEARTBEAT_TICKS == 0:
+            fields = self._health_fields()
+            for uplink in self.uplinks:
+                uplink.heartbeat(fields)
+        if ticks % SAVE_TICKS == 0:
+            self.exchange.save()
+        if ticks % 2 == 0:
+            self.notices.tell("children")
+
+    def _expect(self) -> None:
+        with self.exchange.watch_lock:
+            for child in self.registry.children().values():
+                self.exchange.supervision.expect(child.id, station=child.kind == "station", now_ms=monotonic_ms())
+
+    def _health_fields(self) -> dict[int, Any]:
+        now = monotonic_ms()
+        with self.exchange.watch_lock:
+            watched = list(self.exchange.supervision.children.values())
+            online = [one for one in watched if one.last_ms is not None and not one.reported
+                      and not self.exchange.supervision.is_late(one.id, now)]
+        return {
+            wire.UPTIME: now - self._started,
+            wire.CHILDREN: len(watched),
+            wire.ONLINE: len(online),
+            wire.REFUSED: self.refusals.total,
+            wire.DISK: shutil.disk_usage(self.settings.state).free >> 20,
+            wire.FIRMWARE: VERSION,
+        }
+
+    # ------------------------------------------------------------------------- the local broker
+
+    def _send_down(self, topic: str, payload: bytes) -> None:
+        if self.broker_up:  # what is lost here is asked for again by the button
+            self._client.publish(topic, payload, 1)
+
+    def _connected(self, client: mqtt.Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:  # noqa: ANN401
+        if reason.is_failure:
+            logger.error("the station's own broker refuses it: %s", reason)
+            return
+        lanes = ("alarm", "event", "heartbeat", "presence")
+        client.subscribe([(f"tocsin/1/+/{lane}", 1) for lane in lanes])
+        self.broker_up = True
+        if self._broker_seen:
+            self.exchange.event(wire.BROKER_BACK, self.settings.station)
+        self._broker_seen = True
+        self.notices.tell("health")
+
+    def _disconnected(self, *_: object) -> None:
+        was, self.broker_up = self.broker_up, False
+        if was and not self._ending.is_set():
+            self.exchange.event(wire.BROKER_LOST, self.settings.station)
+            self.notices.tell("health")
+
+    def _message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
+        mid, qos = message.mid, message.qos
+
+        def done() -> None:
+            client.ack(mid, qos)
+
+        try:
+            self.exchange.arrived(message.topic, message.payload, done)
+        except Exception:
+            logger.critical("a message could not be dealt with: stopping, to start afresh", exc_info=True)
+            self._ending.set()
+
+    def _read_broker_refusals(self) -> None:
+        """What the broker turned away since the last look (its wrapper writes it down)."""
+        try:
+            said = json.loads(self.settings.refusals.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        if said["broker"] != self._broker_run:
+            self._broker_run = said["broker"]
+            self._broker_told = {}
+        for who, why, count, _, sample in said["refused"]:
+            news = count - self._broker_told.get((who, why), 0)
+            if news > 0:
+                self._broker_told[who, why] = count
+                self.exchange.refuse(who, why, sample, news)
+
+    # ----------------------------------------------------------------------------------- console
+
+    def _console_port(self) -> int:
+        return self.settings.console.port if self.settings.console else 0
+
+    def _make_console(self) -> uvicorn.Server:
+        console = self.settings.console
+        assert console is not None  # noqa: S101 only called with one
+        secret = self.settings.state / "console.secret"
+        if not secret.exists():
+            secret.touch(mode=0o600)
+            secret.write_bytes(secrets.token_bytes(32))
+        app = create_app(
+            Reception(self), secret=secret.read_bytes(), secure_cookies=console.certificate is not None
+        )
+        config = uvicorn.Config(
+            app,
+            host=console.listen,
+            port=console.port,
+            ssl_certfile=console.certificate,
+            ssl_keyfile=console.key,
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=2,
+            server_header=False,
+        )
+        return uvicorn.Server(config)
+
+    @property
+    def uptime_s(self) -> float:
+        """Since the start."""
+        return (time.time_ns() // 1_000_000 - self.started_ms) / 1000

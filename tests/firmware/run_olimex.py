@@ -1,0 +1,122 @@
+"""Runs the board file of the OLIMEX ESP32-POE-ISO on a stand-in for the chip's modules; for real MicroPython.
+
+Only pins, converters and the timer are played; prints "passed" when the board did what its circuit needs.
+"""
+
+import os
+import sys
+
+
+class Pin:
+    """A pin that remembers its level."""
+
+    OUT = 1
+    levels = {}
+
+    def __init__(self, number, mode=None, value=None):
+        self.number = number
+        if value is not None:
+            Pin.levels[number] = value
+
+    def __call__(self, level):
+        Pin.levels[self.number] = level
+
+
+class ADC:
+    """A converter that reads what the test says, µV."""
+
+    ATTN_11DB = 3
+    uv = {}
+
+    def __init__(self, pin, atten):
+        self.pin = pin
+
+    def read_uv(self):
+        return ADC.uv[self.pin.number]
+
+
+class Timer:
+    """A timer that fires when the test says."""
+
+    PERIODIC = 1
+
+    def __init__(self, number):
+        pass
+
+    def init(self, period, mode, callback):
+        Timer.period = period
+        Timer.fire = lambda: callback(None)
+
+
+class WDT:
+    """A watchdog that counts."""
+
+    fed = 0
+
+    def __init__(self, timeout):
+        pass
+
+    def feed(self):
+        WDT.fed += 1
+
+
+class RTC:
+    """A clock that remembers what it was set to."""
+
+    set = None
+
+    def datetime(self, when):
+        RTC.set = when
+
+
+class LAN:
+    """The Ethernet driver's arguments."""
+
+    def __init__(self, **wires):
+        LAN.wires = {name: getattr(wire, "number", wire) for name, wire in wires.items()}
+
+    def active(self, on):
+        LAN.on = on
+
+
+class Module:
+    """A module made of attributes."""
+
+    def __init__(self, **names):
+        for name in names:
+            setattr(self, name, names[name])
+
+
+sys.modules["machine"] = Module(Pin=Pin, ADC=ADC, Timer=Timer, WDT=WDT, RTC=RTC, reset_cause=lambda: 3)
+sys.modules["network"] = Module(LAN=LAN, PHY_LAN8720=0)
+
+from firmware.boards import olimex_esp32_poe_iso as olimex  # noqa: E402 - after the stand-ins
+
+board = olimex.Board(Module(tell=lambda *_, **__: None), "0.1.0")
+assert board.reset_cause == 3
+assert {"mdc": 23, "mdio": 18, "power": 12, "phy_type": 0, "phy_addr": 0} == LAN.wires and LAN.on
+for rail_mv in (2900, 3300, 3400):
+    for pin, permille in ((32, 340), (33, 610), (34, 324), (36, 524)):
+        ADC.uv[pin] = rail_mv * permille
+    readings = board.readings()
+    assert all([abs(read - nominal) <= 2 for read, nominal in zip(readings, (340, 610, 324))]), readings
+ADC.uv[36] = 0
+board.readings()
+ADC.uv[35], ADC.uv[39] = 2025000, 2200000
+assert board.battery_mv() == 4050 and board.mains()
+ADC.uv[39] = 150000
+assert not board.mains()
+for colour, red, green in (("off", 1, 1), ("red", 0, 1), ("green", 1, 0), ("amber", 0, 0)):
+    board.light(colour)
+    assert (Pin.levels[5], Pin.levels[15]) == (red, green), colour
+assert Pin.levels[4] == 0, "the sounder must be quiet at start"
+board.sound(True)
+assert Pin.levels[4] == 1
+calls = []
+board.sample_with(lambda: calls.append(1))
+Timer.fire()
+assert calls == [1] and Timer.period == board.SAMPLE_MS == 10
+board.feed()
+assert WDT.fed == 1
+assert "identity" in os.listdir() and (RTC.set is None or RTC.set[0] >= 2024)
+print("passed")

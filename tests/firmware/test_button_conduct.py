@@ -1,0 +1,239 @@
+"""What the button does, step by step, without a connection: order of sending and keeping, supervision, limits."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from firmware import button as button_module
+from firmware import outbox, wire
+from firmware.button import Button
+from firmware.flash import Flash
+from firmware.outbox import Outbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = bytes(range(32))
+LANES = {"alarm": (1, False), "event": (1, False), "heartbeat": (0, False), "presence": (1, True)}
+REST = (340, 610, 340)
+PRESSED = (610, 340, 340)
+
+
+class Desk:
+    """A button whose board, session and clock are the test's; `story` says what happened in which order."""
+
+    SAMPLE_MS = 10
+    reset_cause = 1
+    version = "0.1.0"
+
+    def __init__(self, folder: Path) -> None:
+        self.story: list[tuple[Any, ...]] = []
+        self.now_ms = 0
+        self.reading = REST
+        self.up = False
+        self.urgent = False
+        self.reconnects = 0
+        self.full = False
+        self.flash = Flash(str(folder))
+        write = self.flash.write
+
+        def told_write(name: str, octets: bytes) -> None:
+            if self.full:
+                raise OSError(28, "no space")
+            write(name, octets)
+            self.story.append(("kept", name))
+
+        self.flash.write = told_write
+        clock = SimpleNamespace(ms=lambda: self.now_ms, advance=lambda: self.now_ms)
+        told = SimpleNamespace(id="b1", hq="hq")
+        self.button = Button(told, KEY, Outbox(self.flash, self.complain), self, clock, lambda: None)
+        self.button.session = self
+        self.story.clear()
+
+    def complain(self, sentence: str) -> None:
+        pytest.fail(sentence)
+
+    # the board
+    def readings(self) -> tuple[int, int, int]:
+        return self.reading
+
+    def battery_mv(self) -> int:
+        return 4050
+
+    def mains(self) -> bool:
+        return True
+
+    def rssi(self) -> None:
+        return
+
+    def tell(self, name: str, value: object, **_: object) -> None:
+        self.story.append((name, value))
+
+    # the session
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool = False) -> bool:  # noqa: FBT001, FBT002
+        assert topic.startswith("tocsin/1/b1/")
+        message = wire.unseal(payload).message
+        lane = topic.rpartition("/")[2]
+        assert (qos, retain) == LANES[lane]
+        self.story.append((lane, message))
+        return self.up
+
+    # the test
+    def connect(self) -> None:
+        self.button.will()
+        self.up = True
+        self.button.connected()
+
+    def hold(self, reading: tuple[int, int, int], ms: int) -> None:
+        self.reading = reading
+        for _ in range(ms // 10):
+            self.now_ms += 10
+            if self.button.sample():
+                self.button.moved()
+
+    def press(self) -> tuple[int, int]:
+        self.hold(PRESSED, 200)
+        self.hold(REST, 200)
+        alarm = self.button.latch.alarms[-1]
+        return alarm.boot, alarm.seq
+
+    def receipt(self, number: tuple[int, int], stage: int) -> None:
+        message = {0: 4, 1: number[0], 2: number[1], 10: stage, 11: "b1"}
+        sealed = wire.seal(message, "hq", KEY) if stage > 1 else wire.encode(message)
+        self.button.received("tocsin/1/b1/receipt", sealed)
+
+    def lanes(self) -> list[str]:
+        return [what[0] for what in self.story]
+
+    def sent(self, lane: str) -> list[dict[int, Any]]:
+        return [what[1] for what in self.story if what[0] == lane]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path / "state")
+
+
+def test_an_alarm_is_on_its_way_first_and_in_flash_before_anything_else(desk: Desk) -> None:
+    desk.connect()
+    desk.story.clear()
+    desk.press()
+    assert desk.lanes()[:3] == ["alarm", "kept", "latched"]
+    assert desk.story[1] == ("kept", "a-1-3")
+    assert desk.urgent
+    desk.receipt((1, 3), wire.AT_GATEWAY)
+    assert desk.urgent
+    desk.receipt((1, 3), wire.AT_HQ)
+    assert not desk.urgent
+
+
+def test_on_a_new_connection_alarms_go_before_everything_else(desk: Desk) -> None:
+    for _ in range(3):
+        desk.button.add_event(0, wire.LOOP_CUT, "A")
+    desk.press()
+    desk.press()
+    desk.story.clear()
+    desk.connect()
+    assert desk.lanes() == ["alarm", "alarm", "presence", "heartbeat", "event", "event", "event", "link"]
+    presence, beat = desk.sent("presence")[0], desk.sent("heartbeat")[0]
+    assert presence[wire.STATE] == 1
+    assert beat[wire.PENDING] == 5
+    assert beat[wire.SEQ] > presence[wire.SEQ]
+
+
+def test_the_will_has_the_number_of_the_presence_that_follows(desk: Desk) -> None:
+    topic, payload = desk.button.will()
+    will = wire.unseal(payload).message
+    assert (topic, will[wire.STATE]) == ("tocsin/1/b1/presence", 0)
+    desk.up = True
+    desk.button.connected()
+    here = desk.sent("presence")[0]
+    assert {**here, wire.STATE: 0} == will
+
+
+def test_headquarters_answer_counts_for_25_seconds_and_each_answer_once(desk: Desk) -> None:
+    desk.connect()
+    beat = desk.sent("heartbeat")[-1]
+    number = beat[wire.BOOT], beat[wire.SEQ]
+    assert desk.button.light() == "unsupervised"
+    desk.receipt(number, wire.AT_GATEWAY)
+    assert desk.button.light() == "unsupervised"
+    desk.receipt(number, wire.AT_HQ)
+    desk.now_ms += 24_999
+    assert desk.button.light() == "rest"
+    desk.now_ms += 1
+    assert desk.button.light() == "unsupervised"
+    desk.receipt(number, wire.AT_HQ)
+    assert desk.button.light() == "unsupervised", "an old answer, repeated, proves nothing"
+
+
+def test_an_answer_to_a_heartbeat_of_long_ago_proves_nothing(desk: Desk) -> None:
+    desk.connect()
+    old = desk.sent("heartbeat")[-1]
+    for _ in range(button_module.BEATS):
+        desk.button.beat()
+    desk.receipt((old[wire.BOOT], old[wire.SEQ]), wire.AT_HQ)
+    assert desk.button.light() == "unsupervised"
+    newer, newest = desk.sent("heartbeat")[-2:]
+    desk.receipt((newest[wire.BOOT], newest[wire.SEQ]), wire.AT_HQ)
+    assert desk.button.light() == "rest"
+    desk.now_ms += 20_000
+    desk.receipt((newer[wire.BOOT], newer[wire.SEQ]), wire.AT_HQ)
+    desk.now_ms += 5000
+    assert desk.button.light() == "unsupervised"
+
+
+def test_a_full_flash_does_not_stop_an_alarm(desk: Desk) -> None:
+    desk.connect()
+    desk.full = True
+    number = desk.press()
+    assert [(alarm[wire.BOOT], alarm[wire.SEQ]) for alarm in desk.sent("alarm")] == [number]
+    assert "error" in desk.lanes()
+    assert desk.button.light() == "unconfirmed"
+
+
+def test_alarms_that_headquarters_has_make_room_and_others_never_go(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_ALARMS", 3)
+    numbers = [desk.press() for _ in range(3)]
+    desk.receipt(numbers[1], wire.AT_HQ)
+    numbers.append(desk.press())
+    kept = [(alarm.boot, alarm.seq) for alarm in desk.button.latch.alarms]
+    assert kept == [numbers[0], numbers[2], numbers[3]]
+    assert sorted(name for name in desk.flash.names() if name.startswith("a-")) == [f"a-1-{seq}" for _, seq in kept]
+    desk.press()
+    assert [(alarm.boot, alarm.seq) for alarm in desk.button.latch.alarms] == kept
+    assert desk.button.light() == "unconfirmed"
+    assert "error" in desk.lanes()
+
+
+def test_a_thousand_dropped_events_are_reported_as_one_number(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MAX_EVENTS", 20)
+    for _ in range(60):
+        desk.button.add_event(0, wire.LOOP_CUT, "A")
+    desk.connect()
+    while desk.button.outbox.events:
+        for number in list(desk.button.outbox.events)[:8]:
+            desk.receipt(number, wire.AT_HQ)
+        desk.button.send_due()
+    reports = [event for event in desk.sent("event") if event[wire.CODE] == wire.EVENTS_DROPPED]
+    assert [report[wire.DETAIL] for report in reports] == [40]
+
+
+def test_a_press_after_a_long_backlog_is_sent_at_once(desk: Desk) -> None:
+    for _ in range(300):
+        desk.button.add_event(0, wire.LOOP_CUT, "A")
+    desk.connect()
+    assert len(desk.sent("event")) == 8
+    desk.story.clear()
+    desk.press()
+    assert desk.lanes()[0] == "alarm"
+
+
+def test_messages_for_others_and_commands_are_left_alone(desk: Desk) -> None:
+    desk.button.received("tocsin/1/b1/command", b"rubbish")
+    assert (desk.button.refused, desk.story) == (0, [])

@@ -1,0 +1,284 @@
+"""What survives a power cut: everything that was promised, whatever moment it comes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+from pathlib import Path
+from typing import IO, Any, Self
+
+import pytest
+
+from firmware import outbox, wire
+from firmware.flash import Flash
+from firmware.latch import Alarm
+from firmware.outbox import Outbox
+from tests.parts import micropython, running
+
+PROJECT = Path(__file__).parents[2]
+
+
+class PowerCut(BaseException):
+    """The power is gone; nothing in the firmware can catch it."""
+
+
+class CuttingDisk:
+    """`os` and `open` for a Flash, until `steps` steps were done. A step is an operation, or one octet of a write."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def step(self) -> None:
+        """One step further, or the power goes."""
+        if self.steps <= 0:
+            raise PowerCut
+        self.steps -= 1
+
+    def listdir(self, path: str) -> list[str]:
+        return os.listdir(path)
+
+    def mkdir(self, path: str) -> None:
+        self.step()
+        Path(path).mkdir()
+
+    def rename(self, old: str, new: str) -> None:
+        self.step()
+        Path(old).rename(new)
+
+    def remove(self, path: str) -> None:
+        self.step()
+        Path(path).unlink()
+
+    def open(self, path: str, mode: str) -> Any:  # noqa: ANN401 - as open's
+        if mode == "rb":
+            return Path(path).open("rb")
+        self.step()
+        return CuttingFile(self, Path(path).open("wb", buffering=0))
+
+
+class CuttingFile:
+    """A file whose octets arrive one by one."""
+
+    def __init__(self, disk: CuttingDisk, file: IO[bytes]) -> None:
+        self.disk = disk
+        self.file = file
+
+    def write(self, octets: bytes) -> None:
+        for n in range(len(octets)):
+            self.disk.step()
+            self.file.write(octets[n : n + 1])
+
+    def flush(self) -> None:
+        self.disk.step()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def opened(folder: Path, steps: int = 10**9) -> tuple[Outbox, CuttingDisk, list[str]]:
+    """An outbox over a folder, the disk under it, and its complaints."""
+    disk, complaints = CuttingDisk(steps), list[str]()
+    return Outbox(Flash(str(folder), disk, disk.open), complaints.append), disk, complaints
+
+
+def numbers(box: Outbox) -> dict[tuple[int, int], int]:
+    """(boot, seq) -> stage of the open alarms."""
+    return {(alarm.boot, alarm.seq): alarm.stage for alarm in box.alarms}
+
+
+def test_boot_grows_at_every_start(tmp_path: Path) -> None:
+    assert [opened(tmp_path / "state")[0].boot for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
+def test_boot_is_never_used_twice_wherever_the_power_is_cut(tmp_path: Path) -> None:
+    """Every start is cut one step later than the one before; a boot counts as used once the outbox was opened."""
+    used, last = [], 0
+    for steps in [*range(80), *range(80)]:
+        try:
+            box, _, complaints = opened(tmp_path / "state", steps)
+        except PowerCut:
+            continue
+        assert complaints == []
+        used.append(box.boot)
+        assert box.boot > last
+        last = box.boot
+    assert len(used) > 50
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 7, b"\xa1\x01"])
+@pytest.mark.parametrize("name", ["boot-a", "boot-b"])
+def test_one_damaged_counter_is_survived(tmp_path: Path, name: str, content: bytes) -> None:
+    for _ in range(3):
+        opened(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    assert opened(tmp_path)[0].boot == 4
+    (tmp_path / name).unlink()
+    assert opened(tmp_path)[0].boot == 5
+
+
+def test_two_damaged_counters_never_lead_back(tmp_path: Path) -> None:
+    opened(tmp_path)
+    for name in ("boot-a", "boot-b"):
+        (tmp_path / name).write_bytes(b"")
+    box, _, complaints = opened(tmp_path)
+    assert box.boot > 1_000_000
+    assert len(complaints) == 1
+
+
+def test_lost_counters_continue_above_every_record(tmp_path: Path) -> None:
+    for _ in range(6):
+        box, _, _ = opened(tmp_path)
+    box.keep_alarm(Alarm(*box.number(), 0, 1, 0), 0)
+    for name in ("boot-a", "boot-b"):
+        (tmp_path / name).unlink()
+    assert opened(tmp_path)[0].boot == 7
+
+
+def story(box: Outbox, done: list[str]) -> None:
+    """Two presses, an event and their receipts; `done` says how far it came."""
+    first, second = Alarm(*box.number(), -30, 1, 0), Alarm(*box.number(), 70, 1, 2)
+    box.keep_alarm(first, 20)
+    done.append("first")
+    box.add_event(30, 30, wire.LOOP_CUT, "A")
+    done.append("event")
+    box.keep_alarm(second, 80)
+    done.append("second")
+    first.stage = wire.AT_HQ
+    box.keep_alarm(first, 120)
+    done.append("first at HQ")
+    box.remove_event(box.events[-1])
+    done.append("event gone")
+    box.remove_alarm(first.boot, first.seq)
+    done.append("first closed")
+
+
+def test_every_prefix_of_writes_leaves_what_was_promised(tmp_path: Path) -> None:
+    """The story is cut after each step there is; afterwards nothing promised is missing and nothing is half there."""
+    steps, finished = 0, False
+    while not finished:
+        folder, done = tmp_path / str(steps), list[str]()
+        boot = opened(folder)[0].boot
+        try:
+            box, disk, _ = opened(folder)
+            disk.steps = steps
+            story(box, done)
+            finished = True
+        except PowerCut:
+            pass
+        box, _, complaints = opened(folder)
+        assert complaints == [], f"cut after {steps} steps"
+        assert box.boot == boot + 2
+        kept = numbers(box)
+        first, second, event = (boot + 1, 1), (boot + 1, 2), (boot + 1, 3)
+        if "first" in done and "event gone" not in done:
+            assert kept[first] in ({2} if "first at HQ" in done else {0, 2} if "second" in done else {0})
+        if "second" in done:
+            assert kept[second] == 0
+        if "event" in done and "first at HQ" not in done:
+            assert box.events == [event]
+            assert box.event(event, 500)[wire.SUBJECT] == "A"
+        if "first closed" in done:
+            assert list(kept) == [second]
+        assert all(alarm.resumed == 1 for alarm in box.alarms)
+        steps += 1
+    assert steps > 80
+
+
+def test_age_counts_on_after_a_power_cut(tmp_path: Path) -> None:
+    box, _, _ = opened(tmp_path)
+    box.keep_alarm(Alarm(*box.number(), 1000, 1, 0), 1050)
+    box.add_event(5000, 4700, wire.TAMPERED, None, "cut")
+    event = box.events[0]
+    assert box.event(event, 6000) == {0: 2, 1: 1, 2: 2, 3: 1300, 7: 5, 9: "cut"}
+    opened(tmp_path)
+    box, _, _ = opened(tmp_path)
+    assert box.alarms[0].message(700) == {0: 1, 1: 1, 2: 1, 3: 750, 4: 2, 5: 1, 6: 0}
+    assert box.event(event, 700) == {0: 2, 1: 1, 2: 2, 3: 1000, 4: 2, 7: 5, 9: "cut"}
+
+
+def test_a_damaged_record_is_said_and_never_sent(tmp_path: Path) -> None:
+    box, _, _ = opened(tmp_path)
+    for _ in range(2):
+        box.keep_alarm(Alarm(*box.number(), 0, 1, 0), 0)
+        box.add_event(0, 0, wire.LOOP_CUT, "A")
+    for name in ("a-1-1", "e-1-2"):
+        octets = bytearray((tmp_path / name).read_bytes())
+        octets[5] ^= 4
+        (tmp_path / name).write_bytes(octets)
+    (tmp_path / "a-1-99").write_bytes((tmp_path / "a-1-3").read_bytes())
+    (tmp_path / "e-x-1").write_bytes(b"not ours")
+    box, _, complaints = opened(tmp_path)
+    assert list(numbers(box)) == [(1, 3)]
+    assert box.event((1, 2), 0) is None
+    assert box.events == [(1, 4)]
+    assert complaints == ["the record a-1-1 is damaged", "the record a-1-99 is damaged", "the record e-1-2 is damaged"]
+
+
+def test_full_events_drop_the_oldest_count_it_and_report_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MAX_EVENTS", 5)
+    box, _, _ = opened(tmp_path)
+    gone = [number for _ in range(8) for number in box.add_event(0, 0, wire.LOOP_CUT, "A")]
+    assert gone == [(1, 1), (1, 2), (1, 3)]
+    assert not box.report_dropped(0), "no room"
+    box, _, _ = opened(tmp_path)
+    assert box.dropped == 3
+    box.remove_event(box.events[0])
+    assert box.report_dropped(0)
+    report = box.event(box.events[-1], 0)
+    assert (report[wire.CODE], report[wire.DETAIL]) == (wire.EVENTS_DROPPED, 3)
+    assert not box.report_dropped(0)
+    assert opened(tmp_path)[0].dropped == 0
+
+
+def test_full_of_events_cut_anywhere_never_undercounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "MAX_EVENTS", 3)
+    for steps in range(120):
+        folder = tmp_path / str(steps)
+        box, disk, _ = opened(folder)
+        disk.steps, given = steps, 0
+        try:
+            for _ in range(5):
+                box.add_event(0, 0, wire.LOOP_CUT, "A")
+                given += 1
+        except PowerCut:
+            pass
+        box, _, complaints = opened(folder)
+        assert complaints == []
+        assert len(box.events) <= 3
+        assert given <= len(box.events) + box.dropped <= given + 2
+
+
+def test_power_cuts_on_real_micropython(tmp_path: Path) -> None:
+    """Real SIGKILLs while the outbox writes without a pause: what it had said to be kept is there, and is whole."""
+    seed = random.randrange(2**32)
+    rng = random.Random(seed)
+    command = [micropython(), "-X", "heapsize=2m", str(PROJECT / "tests" / "firmware" / "run_outbox.py")]
+    kept: set[tuple[int, int]] = set()
+    last = 0
+    for _ in range(8):
+        env = {"MICROPYPATH": f"{PROJECT}:.frozen"}
+        with running(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(rng.randrange(2, 200))]
+            process.send_signal(signal.SIGKILL)
+            lines += process.stdout.readlines()
+        for word, *rest in (line.split() for line in lines if line.endswith(b"\n")):
+            pair = (int(rest[0]), int(rest[1])) if len(rest) == 2 else (0, 0)
+            if word == b"boot":
+                assert int(rest[0]) > last, f"seed {seed}"
+                last = int(rest[0])
+            elif word == b"kept":
+                kept.add(pair)
+            elif word == b"removing":
+                kept.discard(pair)
+            else:
+                pytest.fail(f"seed {seed}: {word!r} {rest}")
+    box, _, complaints = opened(tmp_path / "state")
+    assert complaints == []
+    assert kept <= set(numbers(box)), f"seed {seed}"
+    assert len(kept) > 20
