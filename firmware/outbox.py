@@ -85,7 +85,7 @@ class Outbox:
             self._flash.write(name, record)
         return boot
 
-    def number(self) -> tuple:
+    def number(self) -> tuple[int, int]:
         """The next (boot, seq)."""
         self._seq += 1
         return self.boot, self._seq

@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import json
 import os
+import pwd
 import re
 import select
 import shutil
@@ -66,8 +67,8 @@ def write_configuration(settings: Settings) -> Path:
         "max_queued_messages 10000",  # for the station's own session, while it restarts
         "max_queued_bytes 33554432",
         "max_inflight_messages 200",
-        "message_size_limit 8192",  # a frame is 2,048 bytes at most
-        "max_packet_size 16384",
+        "max_packet_size 8192",  # a frame is 2,048 bytes at most
+        f"user {pwd.getpwuid(os.geteuid()).pw_name}",  # who owns the key, and no other that mosquitto would change to
         "allow_zero_length_clientid false",
         "set_tcp_nodelay true",
         "sys_interval 0",

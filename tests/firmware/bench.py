@@ -1,5 +1,6 @@
-"""A button on the bench: the real main.py under real MicroPython, a real mosquitto with mutual TLS, and a peer on
-paho-mqtt that plays gateway and headquarters.
+"""A button on the bench: the real main.py on real MicroPython, a real mosquitto with mutual TLS, and a paho-mqtt peer.
+
+The peer plays gateway and headquarters.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import paho.mqtt.client as mqtt
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from paho.mqtt.enums import CallbackAPIVersion
 
 from firmware import wire
 from tests.parts import PROJECT, free_port, micropython, running
@@ -64,7 +66,7 @@ class Button:
 
     def until(self, name: str, value: object = None, **more: object) -> Line:
         """The next line with this name (and value, and more); AssertionError with what came instead."""
-        deadline, passed = time.monotonic() + DEADLINE_S, []
+        deadline, passed = time.monotonic() + DEADLINE_S, list[Line]()
         while True:
             try:
                 line = self._came.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -103,14 +105,14 @@ class Peer:
         identity.write_pem(folder)
         self.came: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self._ready = threading.Event()
-        self._client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, identity.name)
+        self._client = mqtt.Client(CallbackAPIVersion.VERSION2, identity.name)
         context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
         context.check_hostname = False
         self._client.tls_set_context(context)
         self._client.on_connect = lambda client, *_: client.subscribe("tocsin/1/+/+", 1)
         self._client.on_subscribe = lambda *_: self._ready.set()
-        self._client.on_message = lambda _, __, message: self.came.put((message.topic, message.payload))
+        self._client.on_message = lambda _, __, message: self.came.put((message.topic, bytes(message.payload)))
         self._client.connect("127.0.0.1", port)
 
     def __enter__(self) -> Self:
@@ -196,14 +198,18 @@ class Bench:
         shared = self.hq.exchange(ec.ECDH(), identity.key.public_key())
         return Post(peer, device, wire.message_key(shared, device, "hq"))
 
+    @staticmethod
+    def command() -> list[str]:
+        """What starts a button."""
+        return [micropython(), "-X", "heapsize=2m", str(PROJECT / "firmware" / "main.py")]
+
+    def place(self, device: str) -> dict[str, Any]:
+        """Where a button runs: its folder is its flash."""
+        return {"cwd": self.folder / device, "env": {"MICROPYPATH": f"{PROJECT}:.frozen"}}
+
     @contextlib.contextmanager
     def button(self, device: str) -> Iterator[Button]:
         """A start of the button."""
-        with running(
-            [micropython(), "-X", "heapsize=2m", str(PROJECT / "firmware" / "main.py")],
-            cwd=self.folder / device,
-            env={"MICROPYPATH": f"{PROJECT}:.frozen"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as process:
+        command, place = self.command(), self.place(device)
+        with running(command, **place, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             yield Button(process)

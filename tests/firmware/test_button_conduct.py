@@ -22,6 +22,20 @@ REST = (340, 610, 340)
 PRESSED = (610, 340, 340)
 
 
+class ToldFlash(Flash):
+    """A flash that says what was kept, and can be full."""
+
+    def __init__(self, desk: Desk, folder: Path) -> None:
+        super().__init__(str(folder))
+        self.desk = desk
+
+    def write(self, name: str, octets: bytes) -> None:
+        if self.desk.full:
+            raise OSError(28, "no space")
+        super().write(name, octets)
+        self.desk.story.append(("kept", name))
+
+
 class Desk:
     """A button whose board, session and clock are the test's; `story` says what happened in which order."""
 
@@ -37,16 +51,7 @@ class Desk:
         self.urgent = False
         self.reconnects = 0
         self.full = False
-        self.flash = Flash(str(folder))
-        write = self.flash.write
-
-        def told_write(name: str, octets: bytes) -> None:
-            if self.full:
-                raise OSError(28, "no space")
-            write(name, octets)
-            self.story.append(("kept", name))
-
-        self.flash.write = told_write
+        self.flash = ToldFlash(self, folder)
         clock = SimpleNamespace(ms=lambda: self.now_ms, advance=lambda: self.now_ms)
         told = SimpleNamespace(id="b1", hq="hq")
         self.button = Button(told, KEY, Outbox(self.flash, self.complain), self, clock, lambda: None)

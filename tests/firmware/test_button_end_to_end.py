@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -12,8 +13,8 @@ import pytest
 
 from demo.authority import Authority
 from firmware import wire
-from tests.firmware.bench import DEADLINE_S, Bench, Button, Peer, Post
-from tests.parts import PROJECT, micropython
+from tests.firmware.bench import DEADLINE_S, PRESSED, Bench, Button, Peer, Post
+from tests.parts import PROJECT, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,7 +198,26 @@ def test_faults_are_shown_and_become_events_until_headquarters_has_them(bench: B
         button.set(loop_a=340, loop_b=610, tamper=340)
         post.until("event", lambda event: event[wire.CODE] == wire.LOOP_RESTORED)
         post.until("event", lambda event: event[wire.CODE] == wire.TAMPER_RESTORED)
-        assert post.until("heartbeat", lambda beat: beat[wire.LOOP] == 0)[wire.PENDING] == 3
+
+
+def test_a_button_that_nobody_reads_and_nobody_speaks_to_goes_on(bench: Bench, peer: Peer) -> None:
+    """Its output fills up and is left unread, its input ends: the press before is delivered, and heartbeats go on."""
+    post = bench.post(peer, "b-alone")
+    with running(bench.command(), **bench.place("b-alone"), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"not for a button\n" * 2000)
+        process.stdin.write(json.dumps(PRESSED).encode() + b"\n")
+        process.stdin.close()
+        post.until("alarm")
+        post.until("heartbeat")
+        unread = os.read(process.stdout.fileno(), 1 << 20)
+        assert len(unread) > 30_000
+        line: dict[str, object] = {}
+        while "unsaid" not in line:
+            line = json.loads(process.stdout.readline())
+        assert isinstance(line["unsaid"], int)
+        assert line["unsaid"] > 500
 
 
 @pytest.mark.parametrize(
@@ -214,14 +234,8 @@ def test_faults_are_shown_and_become_events_until_headquarters_has_them(bench: B
 def test_bad_settings_end_in_one_sentence(tmp_path: Path, text: str | None, sentence: str) -> None:
     if text is not None:
         (tmp_path / "settings.json").write_text(text, encoding="utf-8")
-    done = subprocess.run(
-        [micropython(), "-X", "heapsize=2m", str(PROJECT / "firmware" / "main.py")],
-        cwd=tmp_path,
-        env={"MICROPYPATH": f"{PROJECT}:.frozen"},
-        capture_output=True,
-        timeout=10,
-        check=False,
-    )
+    env = {"MICROPYPATH": f"{PROJECT}:.frozen"}
+    done = subprocess.run(Bench.command(), cwd=tmp_path, env=env, capture_output=True, timeout=10, check=False)
     assert done.returncode == 78
     assert json.loads(done.stdout)["error"] == sentence
 

@@ -18,7 +18,7 @@ def pressed(*seqs: int) -> Latch:
 
 
 def test_an_alarm_is_sent_again_after_1_2_4_5_5_seconds() -> None:
-    latch, sent, now_ms = pressed(1), [], 1000
+    latch, sent, now_ms = pressed(1), list[int](), 1000
     while len(sent) < 7:
         for alarm in latch.due(now_ms):
             latch.sent(alarm, now_ms)

@@ -1,0 +1,221 @@
+"""The whole system on loopback: an authority, headquarters, a site, its buttons; each part a process of its own."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+import socket
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from sqlalchemy.dialects.sqlite import insert
+
+from demo.authority import Authority, Identity
+from demo.button import Button
+from demo.process import Keeper, Process, wait_until
+from gateway import keys, schema
+from gateway.journal import Journal
+from gateway.registry import password_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+PROJECT = Path(__file__).resolve().parents[1]
+HQ = "hq"
+SITE = "gw-clifton"
+PLACES = {
+    "clifton-gate": ("gate", "Main gate", "صدر دروازہ"),
+    "clifton-visa": ("visa", "Visa hall", "ویزا ہال"),
+    "clifton-cars": ("cars", "Car park", "گاڑیوں کا دروازہ"),
+}
+SITE_NAME = ("clifton", "Consulate, Clifton", "قونصل خانہ، کلفٹن")
+ADDRESS = "Plot 20, Block 4, Clifton"
+PHONE = "021 5550 123"
+OPERATOR = "operator"
+
+
+def micropython() -> str:
+    """The MicroPython that the set-up put into place, or the one on PATH."""
+    cached = PROJECT / ".cache" / "bin" / "micropython"
+    found = str(cached) if cached.exists() else shutil.which("micropython") or shutil.which("mpy")
+    if found is None:
+        message = "MicroPython is missing: start the demo with `make demo`, which gets it"
+        raise FileNotFoundError(message)
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports on loopback that nothing listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+class World:
+    """Makes the files in a new folder, which `close` deletes; `start` starts everything."""
+
+    def __init__(
+        self, buttons: Sequence[str] = tuple(PLACES), console_port: int | None = None, uplink_port: int | None = None
+    ) -> None:
+        """uplink_port: where the site reaches headquarters' broker, if not directly (a test's own link)."""
+        cache = PROJECT / ".cache" / "demo"
+        cache.mkdir(parents=True, exist_ok=True)
+        self.folder = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
+        self.authority = Authority.create()
+        self.password = secrets.token_urlsafe(9)
+        hq_port, site_port, hq_console, site_console = free_ports(4)
+        self.hq_port, self.site_port = hq_port, site_port
+        self.hq_console, self.site_console = console_port or hq_console, site_console
+        self._hq_message_key = ec.generate_private_key(ec.SECP256R1())
+        self.hq_message_point = keys.point(self._hq_message_key.public_key())
+        self.identities: dict[str, Identity] = {}
+        self._station(HQ, "Police headquarters, Karachi", "hq", hq_port, self.hq_console)
+        self._station(SITE, SITE_NAME[1], "site", site_port, site_console, uplink_port or hq_port)
+        self.keeper = Keeper()
+        self.buttons = {device: self._button(device) for device in buttons}
+        self._enrol()
+        self.processes = {
+            f"{kind} {station}": Process(
+                f"{kind} {station}",
+                [sys.executable, "-m", "gateway.cli", kind, "--config", str(self.folder / f"{station}.toml")],
+                cwd=PROJECT,
+                env={"PYTHONUNBUFFERED": "1"},
+                log=self.folder / f"{kind}-{station}.log",
+            )
+            for station in (HQ, SITE)
+            for kind in ("broker", "station")
+        }
+        self.keeper.keep(*self.processes.values(), *self.buttons.values())
+
+    # ------------------------------------------------------------------------------------ files
+
+    def issue(self, name: str, *, server: bool = False) -> Identity:
+        """A new identity of the world's authority."""
+        self.identities[name] = self.authority.issue(name, server=server)
+        return self.identities[name]
+
+    def revoke(self, name: str) -> None:
+        """Puts an identity on both brokers' revocation lists."""
+        self.authority.revoke(self.identities[name])
+        self._write_revoked()
+
+    def _write_revoked(self) -> None:
+        part = self.folder / "revoked.part"
+        part.write_bytes(self.authority.crl())
+        part.replace(self.folder / "revoked.pem")
+
+    def _station(  # noqa: PLR0913
+        self, name: str, title: str, role: str, port: int, console: int, parent: int | None = None
+    ) -> None:
+        self.issue(name, server=True).write_pem(self.folder / name / "identity")
+        self._write_revoked()
+        lines = [
+            f'station = "{name}"',
+            f'name = "{title}"',
+            f'role = "{role}"',
+            f'state = "{name}/state"',
+            f'identity = "{name}/identity"',
+            'revoked = "revoked.pem"',
+        ]
+        if role == "hq":
+            lines.append('message_key = "message-key.pem"')
+            (self.folder / "message-key.pem").write_bytes(
+                self._hq_message_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+            )
+        lines += [f'[broker]\nlisten = "127.0.0.1"\nport = {port}', f"[console]\nport = {console}"]
+        if parent:
+            lines.append(
+                f'[[parents]]\nid = "{HQ}"\naddress = "127.0.0.1"\nport = {parent}\n'
+                f'message_key = "{self.hq_message_point.hex()}"'
+            )
+        (self.folder / f"{name}.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def _button(self, device: str) -> Button:
+        folder = self.folder / device
+        self.issue(device).write_der(folder / "identity")
+        settings = {
+            "id": device,
+            "board": "virtual",
+            "brokers": [["127.0.0.1", self.site_port, SITE]],
+            "hq": HQ,
+            "hq_message_key": self.hq_message_point.hex(),
+        }
+        (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        return Button(device, folder, PROJECT, micropython())
+
+    def _enrol(self) -> None:
+        site, site_name, site_name_ur = SITE_NAME
+        common = {"site": site, "site_name": site_name, "site_name_ur": site_name_ur, "address": ADDRESS, "phone": PHONE}
+        rows = [{"id": SITE, "kind": "station", "entrance": "", "entrance_name": "", "entrance_name_ur": "", **common}]
+        for device in self.buttons:
+            entrance, name, name_ur = PLACES.get(device, (device, device, ""))
+            rows.append(
+                {"id": device, "kind": "button", "entrance": entrance, "entrance_name": name, "entrance_name_ur": name_ur,
+                 **common}
+            )
+        person = {"name": OPERATOR, "full_name": "Duty operator", "role": "operator", "password": password_hash(self.password)}
+        for station in (HQ, SITE):
+            points = {name: keys.point(one.certificate.public_key()) for name, one in self.identities.items()}
+            mine = [{**row, "point": points[row["id"]]} for row in rows if row["id"] != station]
+            journal = Journal(self.folder / station / "state" / "station.db", [])
+            journal.start()
+            journal.now(lambda connection, mine=mine: connection.execute(insert(schema.children), mine) and None)  # type: ignore[misc]
+            journal.now(lambda connection: connection.execute(insert(schema.people), [person]) and None)
+            journal.stop()
+
+    # ------------------------------------------------------------------------------------- life
+
+    def start(self, timeout_s: float = 40) -> None:
+        """Starts everything and waits until every button is supervised by headquarters."""
+        for process in (*self.processes.values(), *self.buttons.values()):
+            process.start()
+        self.wait_ready(timeout_s)
+
+    def wait_ready(self, timeout_s: float = 40) -> None:
+        """Waits until every button shows that headquarters hears it."""
+        for button in self.buttons.values():
+            wait_until(lambda button=button: button.light == "rest", timeout_s, f"{button.device} at rest and supervised")  # type: ignore[misc]
+
+    def close(self, *, keep: bool = False) -> None:
+        """Ends everything and deletes the files."""
+        self.keeper.stop()
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> World:
+        """Starts everything."""
+        try:
+            self.start()
+        except BaseException:
+            self.close(keep=True)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends everything."""
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Of headquarters' console."""
+        return f"http://127.0.0.1:{self.hq_console}"
+
+    def database(self, station: str = HQ) -> sqlite3.Connection:
+        """A read-only connection to a station's database."""
+        path = self.folder / station / "state" / "station.db"
+        return sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)
+
+    def mosquitto_pid(self, station: str) -> int:
+        """The process id of a station's mosquitto itself."""
+        return int((self.folder / station / "state" / "mosquitto.pid").read_text())

@@ -1,0 +1,98 @@
+"""One mutual TLS connection on MicroPython's asyncio that never blocks the event loop.
+
+The TLS stream itself is never given to the loop's poller: it has no file descriptor, and one such object makes the
+poller look at everything in slices of a millisecond or more. The TCP socket below it is polled instead. TLS may hold octets that
+the socket has already delivered, so whoever reads must read until `read_into` returns None before it waits.
+"""
+
+import asyncio
+import errno
+import socket
+import sys
+
+import tls
+
+
+def context(identity: str):
+    """A TLS context for the folder with key.der, cert.der and ca.der; ValueError or OSError if it cannot be made."""
+    made = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+    made.verify_mode = tls.CERT_REQUIRED
+    made.load_cert_chain(_octets(identity + "/cert.der"), _octets(identity + "/key.der"))
+    made.load_verify_locations(_octets(identity + "/ca.der"))
+    return made
+
+
+def _octets(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _set_nodelay(tcp) -> None:
+    """A receipt's PUBACK must not wait for the broker's delayed TCP acknowledgement of the packet before it."""
+    nodelay = getattr(socket, "TCP_NODELAY", 1 if sys.platform == "linux" else None)
+    if nodelay is not None:
+        tcp.setsockopt(6, nodelay, 1)  # 6: IPPROTO_TCP
+
+
+class Link:
+    """A connection; `open` it first, `close` it in any case."""
+
+    def __init__(self) -> None:
+        self._tcp = None
+        self._tls = None
+
+    async def open(self, trust, address: str, port: int, name: str) -> None:
+        """TCP, and what is needed to begin TLS with a server that can prove to be `name`. OSError.
+
+        address: an IP literal; looking up a name would block the loop. The handshake itself happens in `send_first`.
+        """
+        where = socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM)[0]
+        self._tcp = socket.socket(where[0], socket.SOCK_STREAM)
+        self._tcp.setblocking(False)
+        try:
+            self._tcp.connect(where[-1])
+        except OSError as problem:
+            if problem.errno != errno.EINPROGRESS:
+                raise
+        await self.writable()
+        _set_nodelay(self._tcp)
+        self._tls = trust.wrap_socket(self._tcp, server_hostname=name, do_handshake_on_connect=False)
+
+    async def send_first(self, octets: bytes) -> int:
+        """The TLS handshake and the first octets after it: how many of them went. ValueError: a wrong certificate."""
+        while True:
+            sent = self._tls.write(octets)
+            if sent is not None:
+                return sent
+            await self.readable()
+
+    def write(self, octets) -> int:
+        """How many of `octets` the connection took at once.
+
+        The rest, all of it and nothing else, must be written next: TLS has already encrypted its beginning.
+        """
+        return self._tls.write(octets) or 0
+
+    def read_into(self, room):
+        """How many octets were there; 0: the other side has closed; None: nothing now."""
+        return self._tls.readinto(room)
+
+    # These two are generators as asyncio's own streams have them: the poller knows a task by what it yields to.
+
+    def readable(self):
+        """Waits until the socket has something, or failed."""
+        yield asyncio.core._io_queue.queue_read(self._tcp)  # noqa: SLF001 - there is no public way to wait for a socket
+
+    def writable(self):
+        """Waits until the socket takes something, or failed."""
+        yield asyncio.core._io_queue.queue_write(self._tcp)  # noqa: SLF001 - as above
+
+    def close(self) -> None:
+        """Gives everything back. No task may be waiting for the socket any more."""
+        for stream in (self._tls, self._tcp):
+            try:
+                if stream is not None:
+                    stream.close()
+            except OSError:
+                pass  # closing a broken connection: there is nothing left to lose
+        self._tls = self._tcp = None

@@ -1,0 +1,320 @@
+"""Keeps one connection to a broker alive, whatever happens: brokers that die, freeze, lie, or come back.
+
+The outbox keeps messages until a receipt; a session keeps nothing. It connects (mutual TLS, clean session), hands
+packets to the socket at once, tells what arrives, pings, distrusts a link that is silent, and begins anew for ever.
+The decisions about time are in vigil.py, the packets in mqtt.py, the connection itself in link.py.
+"""
+
+import asyncio
+import gc
+import os
+
+from firmware import mqtt
+from firmware.clock import Clock
+from firmware.link import Link, context
+from firmware.vigil import Backoff, Vigil
+
+KEEPALIVE_S = 8
+OPEN_MS = 4000  # TCP, TLS, CONNACK and SUBACK together
+TICK_MS = 100
+_PAUSE_TICK_MS = 50
+
+
+class _Ended(Exception):
+    """Why a session is over."""
+
+
+class Session:
+    """One at a time, for ever; see `run`."""
+
+    def __init__(self, client_id, brokers, identity, *, will, on_message, on_up, on_down, log=None) -> None:
+        """client_id: also the certificate's common name. brokers: [[IP address, port, server name], …], tried in turn.
+
+        identity: the folder with key.der, cert.der and ca.der.
+        will() -> (topic, payload) of the last will is called anew for every connection, so that each can be told apart.
+        on_message(topic, payload), on_up() and on_down(reason) are called from the session's tasks and must be quick.
+        An exception in one of them goes to `log` and ends that session, nothing more. log(text): what went wrong.
+        """
+        self.up = False  # connected and subscribed, and the link is not distrusted
+        self.urgent = False  # set while an alarm is unconfirmed: less patience with everything
+        self.refused = 0  # sessions ended because of what a broker sent
+        self._sessions = 0
+        self._id = client_id
+        self._brokers = brokers
+        self._identity = identity
+        self._will = will
+        self._on_message = on_message
+        self._on_up = on_up
+        self._on_down = on_down
+        self._log = log
+        self._clock = Clock()
+        self._inbox = mqtt.Inbox()  # one for all sessions: 4 KB in one piece may be hard to find later
+        self._trust = None
+        self._packet_id = 0
+        self._task = None  # that of `run`
+        self._closing = False
+        self._begin(None)
+
+    def _begin(self, link) -> None:
+        """The state of one connection."""
+        self._link = link
+        self._verdict = None  # why it is over
+        self._vigil = None  # from CONNACK and SUBACK on
+        self._connected = False  # by CONNACK
+        self._subscription = 0  # the packet id whose SUBACK we wait for
+        self._began_ms = self._clock.advance()
+        self._up_ms = None
+        self._rest = None  # what the socket has not taken yet of the packet under way
+        self._flusher = None
+        self._flushed = None
+
+    @property
+    def reconnects(self) -> int:
+        """Sessions since start, less one."""
+        return max(0, self._sessions - 1)
+
+    # ------------------------------------------------------------------------------------------- for the app
+
+    def publish(self, topic: str, payload: bytes, qos: int, retain: bool = False) -> bool:
+        """Hands one packet to the socket at once. False: not up, or the socket is full; nothing is kept then.
+
+        True promises nothing either: only a receipt says that the message arrived.
+        """
+        if not self.up or self._rest is not None:
+            return False
+        return self._write(mqtt.publish(topic, payload, qos, retain, self._next_id() if qos else 0), bool(qos))
+
+    async def close(self) -> None:
+        """Ends the session in order, without the last will, and `run` with it."""
+        if self.up and self._rest is None:
+            self._write(mqtt.DISCONNECT, False)
+        self._closing = True
+        if self._task is not None:
+            self._task.cancel()
+            while self._task is not None:
+                await asyncio.sleep_ms(1)
+
+    async def run(self) -> None:
+        """Connects, subscribes, serves, and begins anew whatever happens. Ends only by `close` or when cancelled."""
+        self._task = asyncio.current_task()
+        watch = asyncio.create_task(self._watch())
+        backoff = Backoff()
+        turn = 0
+        try:
+            while not self._closing:
+                reason = await self._one(self._brokers[turn % len(self._brokers)])
+                # The next broker, also after a good session: the old path may be the one that swallows everything.
+                turn += 1
+                self._say(reason)
+                backoff.ended(0 if self._up_ms is None else self._clock.advance() - self._up_ms)
+                self._up_ms = None
+                gc.collect()  # the next handshake needs the space of the last one in few pieces
+                await self._pause(backoff)
+        except asyncio.CancelledError:
+            if not self._closing:
+                raise
+        finally:
+            watch.cancel()
+            self._task = None
+
+    # ---------------------------------------------------------------------------------------- one connection
+
+    async def _one(self, broker) -> str:
+        """One connection, from the first octet to the last: why it ended."""
+        self._begin(Link())
+        try:
+            await self._serve(broker)
+        except asyncio.CancelledError:
+            if self._verdict is None:
+                self._verdict = "closed"
+                raise
+        except mqtt.MqttError as problem:
+            self.refused += 1
+            self._verdict = str(problem)
+        except _Ended as problem:
+            self._verdict = str(problem)
+        except Exception as problem:  # noqa: BLE001 - OSError, ValueError (certificates), MemoryError: all end in a new try
+            self._verdict = "%s: %s" % (type(problem).__name__, problem)
+        finally:
+            self._finish()
+        return "%s:%s: %s" % (broker[0], broker[1], self._verdict)
+
+    def _finish(self) -> None:
+        self.up = False
+        if self._flusher is not None:
+            self._flusher.cancel()
+        self._link.close()
+        self._link = None
+        if self._up_ms is not None:
+            try:
+                self._call(self._on_down, self._verdict)
+            except _Ended:
+                pass  # reported; there is no session left to end
+
+    async def _serve(self, broker) -> None:
+        """Connects and reads until an exception says why not any more."""
+        if self._trust is None:
+            self._trust = context(self._identity)
+        link = self._link
+        inbox = self._inbox
+        inbox.clear()
+        await link.open(self._trust, *broker)
+        topic, will = self._will()[:2]
+        self._subscription = self._next_id()
+        topics = ["tocsin/1/%s/%s" % (self._id, lane) for lane in ("receipt", "command")]
+        # Both in one segment: section 3.1.4 lets a client go on without waiting for CONNACK, which saves a round trip.
+        hello = mqtt.connect(self._id, KEEPALIVE_S, topic, will) + mqtt.subscribe(self._subscription, topics)
+        sent = await link.send_first(hello)
+        if sent < len(hello):
+            self._keep_rest(hello, sent)
+        while True:
+            n = link.read_into(inbox.room())
+            if n is None:
+                await link.readable()
+                continue
+            if not n:
+                raise _Ended("the broker has closed the connection")
+            if self._vigil is not None:
+                self._vigil.heard(self._clock.advance())
+            inbox.took(n)
+            packet = inbox.packet()
+            while packet is not None:
+                acknowledgement = self._take(packet)
+                while acknowledgement and not self._write(acknowledgement, False):
+                    await self._flushed.wait()
+                self._check()
+                packet = inbox.packet()
+            await asyncio.sleep_ms(0)  # a broker that sends without end must not starve the other tasks
+
+    def _check(self) -> None:
+        if self._verdict is not None:
+            raise _Ended(self._verdict)
+
+    def _take(self, packet):
+        """Acts on a packet; the octets of its acknowledgement, if it needs one."""
+        kind = packet[0]
+        if kind == mqtt.CONNACK:
+            if self._connected:
+                raise mqtt.MqttError("the broker accepts the connection twice")
+            self._connected = True
+            return None
+        if not self._connected:
+            raise mqtt.MqttError("the broker speaks before it has accepted the connection")
+        if kind == mqtt.PUBLISH:
+            self._call(self._on_message, packet[1], packet[2])
+            return mqtt.puback(packet[3]) if packet[3] else None
+        if kind == mqtt.SUBACK:
+            if packet[1] != self._subscription:
+                raise mqtt.MqttError("the broker confirms a subscription that was not asked for")
+            self._subscription = 0
+            self._came_up()
+        return None
+
+    def _came_up(self) -> None:
+        self._up_ms = self._clock.advance()
+        self._vigil = Vigil(self._up_ms)
+        if self._rest is not None:
+            self._vigil.stuck(self._up_ms)
+        self._sessions += 1
+        self.up = True
+        self._call(self._on_up)
+
+    # ------------------------------------------------------------------------------------------------ sending
+
+    def _next_id(self) -> int:
+        self._packet_id = self._packet_id % 65535 + 1  # never 0 (section 2.3.1)
+        return self._packet_id
+
+    def _write(self, octets: bytes, asks: bool) -> bool:
+        """One packet in one write. False: another one is still under way, or there is no connection any more."""
+        if self._rest is not None or self._link is None:
+            return False
+        try:
+            sent = self._link.write(octets)
+        except OSError as problem:
+            self._end("sending failed: %s" % problem)
+            return False
+        if self._vigil is not None:
+            self._vigil.said(self._clock.advance(), asks)
+        if sent < len(octets):
+            self._keep_rest(octets, sent)
+        return True
+
+    def _keep_rest(self, octets: bytes, sent: int) -> None:
+        self._rest = memoryview(octets)[sent:]
+        self._flushed = asyncio.Event()
+        if self._vigil is not None:
+            self._vigil.stuck(self._clock.advance())
+        self._flusher = asyncio.create_task(self._flush())
+
+    async def _flush(self) -> None:
+        try:
+            while self._rest:
+                await self._link.writable()
+                sent = self._link.write(self._rest)
+                self._rest = self._rest[sent:]
+        except OSError as problem:
+            self._end("sending failed: %s" % problem)
+            return
+        self._rest = self._flusher = None
+        if self._vigil is not None:
+            self._vigil.stuck(None)
+        self._flushed.set()
+
+    # --------------------------------------------------------------------------------------------------- time
+
+    async def _watch(self) -> None:
+        """Beside every connection: its deadline, its pings, and the end of trust."""
+        before_ms = self._clock.advance()
+        while True:
+            await asyncio.sleep_ms(TICK_MS)
+            now_ms = self._clock.advance()
+            late_ms = now_ms - before_ms - 2 * TICK_MS
+            before_ms = now_ms
+            if self._link is None or self._verdict is not None:
+                continue
+            if self._vigil is None:
+                if now_ms - self._began_ms >= OPEN_MS:
+                    self._end("no connection within %d ms" % OPEN_MS)
+                continue
+            if late_ms > 0:
+                self._vigil.excuse(late_ms)
+            reason = self._vigil.verdict(now_ms, self.urgent)
+            if reason is not None:
+                self._end(reason)
+            elif self._vigil.wants_ping(now_ms, self.urgent):
+                self._write(mqtt.PINGREQ, True)
+
+    async def _pause(self, backoff) -> None:
+        """Before the next try. A press in the meantime ends the pause."""
+        urgent = self.urgent
+        since_ms = self._clock.advance()
+        pause_ms = backoff.pause_ms(urgent, os.urandom(1)[0])
+        while self._clock.advance() - since_ms < pause_ms and (urgent or not self.urgent):
+            await asyncio.sleep_ms(_PAUSE_TICK_MS)
+
+    # ---------------------------------------------------------------------------------------------- endings
+
+    def _end(self, reason: str) -> None:
+        """Ends this connection; from any task, also from within a callback."""
+        if self._verdict is not None:
+            return
+        self._verdict = reason
+        self.up = False
+        if asyncio.current_task() is not self._task:  # otherwise `_serve` itself sees the verdict
+            self._task.cancel()
+
+    def _call(self, callback, *args) -> None:
+        try:
+            callback(*args)
+        except Exception as problem:  # noqa: BLE001 - the app's fault must not end the connection for ever
+            what = "%s: %s" % (type(problem).__name__, problem)
+            self._say("a callback failed: " + what)
+            raise _Ended("a callback failed: " + what) from None
+
+    def _say(self, text: str) -> None:
+        try:
+            if self._log is not None:
+                self._log(text)
+        except Exception:  # noqa: BLE001, S110 - a log that fails has nowhere to be reported to
+            pass
