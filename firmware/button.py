@@ -10,6 +10,7 @@ from firmware import health, indicator, latch, loop, outbox, window, wire
 
 SUPERVISED_MS = 25_000  # how long one answer of headquarters counts
 BEATS = 8  # heartbeats whose receipt still counts
+HELD_MS = 50  # when to try again after the connection, though up, took no more
 
 _HOW = {loop.A: wire.CONTACT_A, loop.B: wire.CONTACT_B, loop.BOTH: wire.BOTH_CONTACTS}
 _LINE_EVENTS = {
@@ -36,6 +37,8 @@ class Button:
         self._key = key
         self._wake = wake
         self._presence = None
+        self._presence_owed = False
+        self._held = False
         self._beats = []
         self._beaten = 0
         self._supervised_until_ms = None
@@ -129,30 +132,46 @@ class Button:
         envelope = wire.seal(message, self.settings.id, self._key)
         return self.session.publish(self._topic(lane), envelope, qos, retain)
 
-    def _send_alarm(self, alarm, now_ms: int) -> None:
-        self._publish("alarm", alarm.message(now_ms), 1)
+    def _send_alarm(self, alarm, now_ms: int) -> bool:
+        if not self._publish("alarm", alarm.message(now_ms), 1):
+            return False
         self.latch.sent(alarm, now_ms)
+        return True
 
     def send_due(self) -> None:
         """Sends what is due, alarms first. Without a connection nothing is due: `connected` makes it so."""
-        if not self.session.up:
-            return
         now_ms = self.clock.ms()
+        self._held = self.session.up and not (self._send_first(now_ms) and self._send_events(now_ms))
+
+    def _send_first(self, now_ms: int) -> bool:
+        """Alarms, then the presence that a new connection owes; False when the connection takes no more for now."""
         for alarm in self.latch.due(now_ms):
-            self._send_alarm(alarm, now_ms)
+            if not self._send_alarm(alarm, now_ms):
+                return False
+        if self._presence_owed:
+            if not self._publish("presence", self._presence_message(1), 1, True):
+                return False
+            self._presence_owed = False
+        return True
+
+    def _send_events(self, now_ms: int) -> bool:
         self._store(self.outbox.report_dropped, now_ms)
         for number in self.window.due(self.outbox.events, now_ms):
             message = self.outbox.event(number, now_ms)
             if message is None:
                 self.window.done(number)
-            else:
-                self._publish("event", message, 1)
+            elif self._publish("event", message, 1):
                 self.window.sent(number, now_ms)
+            else:
+                return False
+        return True
 
     def wait_ms(self):
         """Milliseconds until `send_due` has something to do; None when nothing is waiting."""
         if not self.session.up:
             return None
+        if self._held:
+            return HELD_MS
         now_ms = self.clock.ms()
         waits = [wait for wait in (self.latch.wait_ms(now_ms), self.window.wait_ms(now_ms)) if wait is not None]
         return min(waits) if waits else None
@@ -177,7 +196,7 @@ class Button:
             shown=health.shown(self.latch.alarms, self._beaten),
             delay_ms=self._delay_ms,
             reconnects=self.session.reconnects,
-            refused=self.refused,
+            refused=self.refused + self.session.refused,
         )
         self._beaten += 1
         self._delay_ms = 0
@@ -198,11 +217,9 @@ class Button:
         """The connection is up: alarms, then presence and a heartbeat, then the events."""
         self.latch.connected()
         self.window.connected()
-        now_ms = self.clock.ms()
-        for alarm in self.latch.due(now_ms):
-            self._send_alarm(alarm, now_ms)
-        self._publish("presence", self._presence_message(1), 1, True)
-        self.beat()
+        self._presence_owed = True
+        if self._send_first(self.clock.ms()):
+            self.beat()
         self.send_due()
         self.board.tell("link", "up")
         self._wake()

@@ -50,7 +50,9 @@ class Desk:
         self.up = False
         self.urgent = False
         self.reconnects = 0
+        self.refused = 0
         self.full = False
+        self.takes = 10**9
         self.flash = ToldFlash(self, folder)
         clock = SimpleNamespace(ms=lambda: self.now_ms, advance=lambda: self.now_ms)
         told = SimpleNamespace(id="b1", hq="hq")
@@ -83,8 +85,11 @@ class Desk:
         message = wire.unseal(payload).message
         lane = topic.rpartition("/")[2]
         assert (qos, retain) == LANES[lane]
+        self.takes -= 1
+        if not self.up or self.takes < 0:
+            return False
         self.story.append((lane, message))
-        return self.up
+        return True
 
     # the test
     def connect(self) -> None:
@@ -237,6 +242,26 @@ def test_a_press_after_a_long_backlog_is_sent_at_once(desk: Desk) -> None:
     desk.story.clear()
     desk.press()
     assert desk.lanes()[0] == "alarm"
+
+
+def test_a_connection_that_takes_no_more_for_now_gets_the_rest_soon(desk: Desk) -> None:
+    for _ in range(3):
+        desk.button.add_event(0, wire.LOOP_CUT, "A")
+    desk.press()
+    desk.press()
+    desk.story.clear()
+    desk.takes = 1
+    desk.connect()
+    assert desk.lanes() == ["alarm", "link"]
+    assert desk.button.wait_ms() == button_module.HELD_MS
+    desk.takes = 3
+    desk.button.send_due()
+    assert desk.lanes() == ["alarm", "link", "alarm", "presence", "event"]
+    assert desk.button.wait_ms() == button_module.HELD_MS
+    desk.takes = 10**9
+    desk.button.send_due()
+    assert desk.lanes()[5:] == ["event", "event"]
+    assert desk.button.wait_ms() == 1000
 
 
 def test_messages_for_others_and_commands_are_left_alone(desk: Desk) -> None:

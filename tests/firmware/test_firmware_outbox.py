@@ -282,3 +282,17 @@ def test_power_cuts_on_real_micropython(tmp_path: Path) -> None:
     assert complaints == []
     assert kept <= set(numbers(box)), f"seed {seed}"
     assert len(kept) > 20
+
+
+def test_every_cut_of_a_real_littlefs_leaves_what_was_promised() -> None:
+    done = subprocess.run(
+        [micropython(), "-X", "heapsize=8m", str(PROJECT / "tests" / "firmware" / "run_littlefs.py")],
+        env={"MICROPYPATH": f"{PROJECT}:.frozen"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    word, _, cuts = done.stdout.partition(" ")
+    assert word == "passed", done.stdout + done.stderr
+    assert int(cuts) > 20

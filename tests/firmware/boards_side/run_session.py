@@ -1,6 +1,6 @@
 """A session at work, told what to do: JSON lines in, JSON lines out. Runs on MicroPython.
 
-    micropython run_session.py '{"id": …, "brokers": […], "identity": …}'
+    micropython run_session.py '{"id": …, "brokers": […], "identity": …, "vigil": {constants to change}}'
 
 In: {"publish": [topic, payload, QoS]}, {"flood": [topic, payload length]}, {"urgent": bool}, {"sum": true},
 {"fail": callback's name}, {"latency": count}, {"close": true}. Out: {"up": n}, {"down": reason}, {"log": text},
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from firmware import mqtt
+from firmware import mqtt, vigil
 from firmware.session import Session
 
 STALL_TICK_MS = 5
@@ -146,7 +146,10 @@ class Probe:
 
 async def main():
     """Runs until told to close, or until the test goes away."""
-    probe = Probe(json.loads(sys.argv[1]))
+    told = json.loads(sys.argv[1])
+    for name, value in told.get("vigil", {}).items():
+        setattr(vigil, name, value)
+    probe = Probe(told)
     others = [asyncio.create_task(task) for task in (probe.session.run(), probe.measure_stalls())]
     await probe.obey()
     for task in others:

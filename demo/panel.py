@@ -1,0 +1,92 @@
+"""The live panel of the demo: what the guards see, and keys that do what guards, thieves and power cuts do."""
+
+from __future__ import annotations
+
+import select
+import sys
+import termios
+import threading
+import tty
+from typing import TYPE_CHECKING
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from demo.world import OPERATOR, PLACES
+
+if TYPE_CHECKING:
+    from demo.button import Button
+    from demo.world import World
+
+PRESS, CUT, PLUG = "123456789", "qwertyuio", "asdfghjkl"
+_LED = {"green": "green", "amber": "yellow", "red": "red", "off": "dim"}
+
+
+class Panel:
+    """Shows the buttons of a world until Ctrl-C or x."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._buttons = list(world.buttons.values())
+
+    def run(self) -> None:
+        """Runs it on the terminal."""
+        settings = termios.tcgetattr(sys.stdin)
+        try:
+            tty.setcbreak(sys.stdin)
+            with Live(self._picture(), refresh_per_second=10, screen=False) as live:
+                while True:
+                    ready, _, _ = select.select([sys.stdin], [], [], 0.1)
+                    if ready and not self._key(sys.stdin.read(1)):
+                        return
+                    live.update(self._picture())
+        finally:
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
+
+    def _key(self, key: str) -> bool:
+        if key in {"x", "\x03", ""}:
+            return False
+        for keys, action in ((PRESS, self._press), (CUT, self._cut), (PLUG, self._plug)):
+            number = keys.find(key)
+            if 0 <= number < len(self._buttons):
+                action(self._buttons[number])
+        return True
+
+    @staticmethod
+    def _press(button: Button) -> None:
+        threading.Thread(target=button.press, daemon=True).start()
+
+    @staticmethod
+    def _cut(button: Button) -> None:
+        button.cut()
+
+    @staticmethod
+    def _plug(button: Button) -> None:
+        # From this thread: what another one starts would end with it.
+        if button.running:
+            button.unplug()
+        else:
+            button.start()
+
+    def _picture(self) -> Group:
+        table = Table(title="Three buttons of a consulate", title_justify="left", expand=False)
+        for heading in ("entrance", "light", "shows", "wire", "link", "last receipt", "press", "cut", "plug"):
+            table.add_column(heading)
+        for number, button in enumerate(self._buttons):
+            name = PLACES.get(button.device, ("", button.device))[1]
+            lamp = Text("●", style=_LED.get(button.led, "dim")) if button.running else Text("unplugged", style="dim")
+            table.add_row(
+                name, lamp, button.light.replace("_", " "), "cut" if button.is_cut else _loop(button), button.link,
+                button.receipt, PRESS[number], CUT[number], PLUG[number],
+            )
+        foot = Text(f"Console {self._world.url}   sign in: {OPERATOR} / {self._world.password}   x or Ctrl-C ends", style="dim")
+        return Group(table, foot)
+
+
+def _loop(button: Button) -> str:
+    loop = button.loop
+    if isinstance(loop, dict):
+        return ", ".join(name for name, true in loop.items() if true) or "rest"
+    return str(loop)
