@@ -1,7 +1,7 @@
 """The whole button on one page: builds every part and starts the tasks.
 
-board -> loop -> latch -> outbox -> session, and receipts back to the light. A press is read by the board's own timer,
-so no handshake and no flash write can hide it. A task that fails stops the button loudly: the error is kept in
+board -> loop -> latch -> outbox -> session, and receipts back to the light. The contacts are read by the board's own
+timer, not by a task that others could keep waiting. A task that fails stops the button loudly: the error is kept in
 state/errors, and the board starts again with every open alarm still in flash.
 """
 
@@ -40,7 +40,7 @@ class Bell:
         if ms is None:
             await self._event.wait()
         else:
-            try:
+            try:  # noqa: SIM105 - MicroPython has no contextlib
                 await asyncio.wait_for_ms(self._event.wait(), ms)
             except asyncio.TimeoutError:  # noqa: UP041 - on MicroPython it is not the built-in one
                 pass

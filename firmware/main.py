@@ -1,4 +1,5 @@
 """What the board boots into."""
+
 from firmware import app
 
 app.main()

@@ -1,6 +1,9 @@
 """OLIMEX ESP32-POE-ISO, WROOM variant, revision M or later. Pins: hardware/pinmap.yaml, held against PINS by a test.
 
-The loops are read by a hardware timer, not by a task, so that waiting for the network can't hide a press.
+The loops are read by a hardware timer, not by a task, so that waiting for the network can't hide a press. One limit
+remains: MicroPython runs the timer's callback between two bytecodes, so not while Mbed TLS computes, 0.13 to 1.2 s in
+pieces whenever a connection is opened. A press is missed if it begins and ends within one such piece; one that lasts
+longer, or latches as hold-up buttons do, is read right after.
 """
 
 import asyncio

@@ -42,6 +42,7 @@ class Button:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.lines: list[Line] = []
+        self._let_go = False
         self._came: queue.Queue[Line | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -58,10 +59,13 @@ class Button:
         self.process.stdin.flush()
 
     def press(self) -> tuple[int, int]:
-        """Presses, waits until it is latched, and lets go: (boot, seq)."""
+        """Presses, waits until it is latched, and lets go: (boot, seq). A second press waits for rest first."""
+        if self._let_go:
+            self.until("loop", {"pressed": False})
         self.set(**PRESSED)
         latched = self.until("latched")["latched"]
         self.set(**REST)
+        self._let_go = True
         return latched["boot"], latched["seq"]
 
     def until(self, name: str, value: object = None, **more: object) -> Line:
@@ -179,8 +183,15 @@ class Bench:
             "max_queued_messages 100000\n",
             encoding="utf-8",
         )
-        with running(["mosquitto", "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+        command = ["mosquitto", "-c", str(config)]
+        with running(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            self._broker = process
             yield
+
+    def stop_broker(self) -> None:
+        """SIGKILL to the broker."""
+        self._broker.kill()
+        self._broker.wait(DEADLINE_S)
 
     def post(self, peer: Peer, device: str) -> Post:
         """Enrols a button: its folder is made, with identity and settings."""

@@ -17,10 +17,6 @@ BLOCK = 4096
 BLOCKS = 24
 
 
-class PowerCut(Exception):
-    """The power is gone."""
-
-
 class Chip:
     """NOR flash: erased octets are 0xff, and every operation after `left` more fails."""
 

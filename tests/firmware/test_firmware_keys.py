@@ -48,7 +48,9 @@ def test_shared_secret_is_the_one_of_cryptography(ours: int, theirs: int) -> Non
 
 @settings(max_examples=30)
 @given(
-    st.binary(min_size=32, max_size=32), st.sampled_from(["b1", "khi-cn-b1", "b" * 64]), st.sampled_from(["hq", "x.y-z"])
+    st.binary(min_size=32, max_size=32),
+    st.sampled_from(["b1", "khi-cn-b1", "b" * 64]),
+    st.sampled_from(["hq", "x.y-z"]),
 )
 def test_message_key_is_hkdf_of_cryptography(shared: bytes, child: str, parent: str) -> None:
     info = b"tocsin/1 message key\0" + child.encode() + b"\0" + parent.encode()

@@ -10,9 +10,12 @@ import sys
 from firmware import mqtt
 
 
+inbox = mqtt.Inbox()  # one for all streams: hundreds of its buffers would cut a small heap into pieces
+
+
 def packets(pieces):
     """The packets of a stream that arrives in `pieces`."""
-    inbox = mqtt.Inbox()
+    inbox.clear()
     found = []
     try:
         for piece in pieces:

@@ -3,7 +3,7 @@
     micropython run_session.py '{"id": …, "brokers": […], "identity": …, "vigil": {constants to change}}'
 
 In: {"publish": [topic, payload, QoS]}, {"flood": [topic, payload length]}, {"urgent": bool}, {"sum": true},
-{"fail": callback's name}, {"latency": count}, {"close": true}. Out: {"up": n}, {"down": reason}, {"log": text},
+{"fail": callback's name}, {"latency": count}, {"close": true}. Out: {"up": sessions so far}, {"down": reason}, {"log": text},
 {"message": [topic, text]}, {"published": bool}, {"flooded": n}, {"sum": {…}}, {"latency_us": […]}, {"closed": true}.
 """
 
@@ -59,7 +59,7 @@ class Probe:
     def came_up(self):
         """Publishes presence, as a button does."""
         self.session.publish(self.topic + "presence", b"here %d" % self.wills, 1, True)
-        tell(up=self.wills)
+        tell(up=self.session.reconnects + 1)
         self.fail("on_up")
 
     def went_down(self, reason):

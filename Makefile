@@ -1,0 +1,48 @@
+# `make` lists what can be done. Everything sets itself up first.
+
+PYTHON ?= python3
+RUN := .venv/bin/python
+
+.PHONY: help demo test lint format bench screenshots lock clean setup-demo setup-test
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{printf "  make %-22s %s\n", $$1, $$2}'
+
+demo: setup-demo ## the whole system on this machine; PRESSES=5 tests it instead and stops
+	@exec $(RUN) -m demo $(if $(PRESSES),--presses $(PRESSES)) $(if $(PORT),--port $(PORT))
+
+test: setup-test ## every test, lint and types included
+	@$(MAKE) --no-print-directory lint
+	@$(RUN) -m pytest $(ARGS)
+
+lint: setup-test ## style and types
+	@$(RUN) -m ruff check .
+	@$(RUN) -m ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(RUN) -m mypy
+	@$(RUN) -m mypy --config-file firmware/mypy.ini
+
+format: setup-test ## put the code into the house style
+	@$(RUN) -m ruff format .
+	@$(RUN) -m ruff check --fix .
+
+bench: setup-test ## measure, and write docs/benchmarks.md
+	@exec $(RUN) -m tests.bench
+
+screenshots: setup-test ## make the README's pictures again
+	@exec $(RUN) -m tests.browser.screenshots
+
+lock: setup-test ## resolve the dependencies again
+	@$(RUN) tools/lock.py
+
+clean: ## remove everything that was set up or made here
+	@rm -rf .cache .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup-demo:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: apt install python3"; exit 1; }
+	@$(PYTHON) tools/setup.py demo
+
+setup-test:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: apt install python3"; exit 1; }
+	@$(PYTHON) tools/setup.py test

@@ -1,0 +1,1 @@
+"""What a fresh clone needs before anything else runs. Only the standard library is used here."""
