@@ -15,6 +15,7 @@ from demo.process import wait_until
 from demo.world import OPERATOR, World
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 PRESS_TIMEOUT_S = 20
@@ -31,7 +32,10 @@ def percentiles(values_ms: list[float]) -> dict[str, float | None]:
     if not values_ms:
         return {"p50": None, "p99": None}
     ranked = sorted(values_ms)
-    return {name: round(ranked[min(len(ranked) - 1, int(len(ranked) * share))], 1) for name, share in (("p50", 0.5), ("p99", 0.99))}
+    return {
+        name: round(ranked[min(len(ranked) - 1, int(len(ranked) * share))], 1)
+        for name, share in (("p50", 0.5), ("p99", 0.99))
+    }
 
 
 def press_in_turn(world: World, presses: int) -> dict[str, Any]:
@@ -59,12 +63,14 @@ def press_in_turn(world: World, presses: int) -> dict[str, Any]:
             )
             to_hq.append((time.time_ns() - at) / 1e6)
             said = button.wait_for(
-                lambda said, key=[boot, seq]: said.get("stage") == 2 and said["alarm"] == key,  # noqa: B006, PLR2004
+                _receipt_of(boot, seq),
                 PRESS_TIMEOUT_S,
                 since,
             )
             to_light.append((said["at"] - at) / 1e6)
-            say(f"  press {number + 1} of {presses}: {button.device}: at headquarters, receipt after {to_light[-1]:.0f} ms")
+            say(
+                f"  press {number + 1} of {presses}: {button.device}: at headquarters, receipt after {to_light[-1]:.0f} ms"
+            )
         except TimeoutError as error:
             say(f"  press {number + 1} of {presses}: {button.device}: {error}")
         finger.join()
@@ -76,6 +82,10 @@ def press_in_turn(world: World, presses: int) -> dict[str, Any]:
         "press_to_hq_ms": percentiles(to_hq),
         "press_to_light_ms": percentiles(to_light),
     }
+
+
+def _receipt_of(boot: int, seq: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda said: said.get("stage") == 2 and said["alarm"] == [boot, seq]
 
 
 def _latched(said: dict[str, Any]) -> tuple[int, int]:
@@ -121,7 +131,7 @@ def main() -> int:
             while not ending.wait(1):
                 pass
     except TimeoutError as error:
-        say(f"{error}\nThe logs are kept in {world.folder}")
+        say(f"{world.log_tails()}\n{error}\nThe logs are kept in {world.folder}")
         world.close(keep=True)
         return 1
     except KeyboardInterrupt:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -93,6 +95,16 @@ class Button(Process):
         """Cuts the wire, or mends it."""
         self.is_cut = not self.is_cut
         self.pins(**(CUT if self.is_cut else REST))
+
+    def freeze(self) -> None:
+        """Stops it in the middle of whatever it does: silence without a word."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Lets a frozen one go on."""
+        if self.pid:
+            os.kill(self.pid, signal.SIGCONT)
 
     def unplug(self) -> None:
         """Takes its power away."""

@@ -78,10 +78,19 @@ class Panel:
             name = PLACES.get(button.device, ("", button.device))[1]
             lamp = Text("●", style=_LED.get(button.led, "dim")) if button.running else Text("unplugged", style="dim")
             table.add_row(
-                name, lamp, button.light.replace("_", " "), "cut" if button.is_cut else _loop(button), button.link,
-                button.receipt, PRESS[number], CUT[number], PLUG[number],
+                name,
+                lamp,
+                button.light.replace("_", " "),
+                "cut" if button.is_cut else _loop(button),
+                button.link,
+                button.receipt,
+                PRESS[number],
+                CUT[number],
+                PLUG[number],
             )
-        foot = Text(f"Console {self._world.url}   sign in: {OPERATOR} / {self._world.password}   x or Ctrl-C ends", style="dim")
+        foot = Text(
+            f"Console {self._world.url}   sign in: {OPERATOR} / {self._world.password}   x or Ctrl-C ends", style="dim"
+        )
         return Group(table, foot)
 
 

@@ -27,7 +27,7 @@ def _end_with_parent() -> None:
 class Process:
     """One process of the system. log: where its standard error goes, and its output unless `piped`."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self, name: str, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], log: Path, piped: bool = False
     ) -> None:
         self.name = name
@@ -51,7 +51,7 @@ class Process:
     def _spawn(self) -> None:
         with self._log.open("ab") as log:
             # PDEATHSIG follows the thread that forks, so every start comes from a thread that lives as long as we do.
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(
                 self._command,
                 cwd=self._cwd,
                 env=self._env,

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -115,9 +115,7 @@ class World:
         part.write_bytes(self.authority.crl())
         part.replace(self.folder / "revoked.pem")
 
-    def _station(  # noqa: PLR0913
-        self, name: str, title: str, role: str, port: int, console: int, parent: int | None = None
-    ) -> None:
+    def _station(self, name: str, title: str, role: str, port: int, console: int, parent: int | None = None) -> None:
         self.issue(name, server=True).write_pem(self.folder / name / "identity")
         self._write_revoked()
         lines = [
@@ -156,15 +154,32 @@ class World:
 
     def _enrol(self) -> None:
         site, site_name, site_name_ur = SITE_NAME
-        common = {"site": site, "site_name": site_name, "site_name_ur": site_name_ur, "address": ADDRESS, "phone": PHONE}
+        common = {
+            "site": site,
+            "site_name": site_name,
+            "site_name_ur": site_name_ur,
+            "address": ADDRESS,
+            "phone": PHONE,
+        }
         rows = [{"id": SITE, "kind": "station", "entrance": "", "entrance_name": "", "entrance_name_ur": "", **common}]
         for device in self.buttons:
             entrance, name, name_ur = PLACES.get(device, (device, device, ""))
             rows.append(
-                {"id": device, "kind": "button", "entrance": entrance, "entrance_name": name, "entrance_name_ur": name_ur,
-                 **common}
+                {
+                    "id": device,
+                    "kind": "button",
+                    "entrance": entrance,
+                    "entrance_name": name,
+                    "entrance_name_ur": name_ur,
+                    **common,
+                }
             )
-        person = {"name": OPERATOR, "full_name": "Duty operator", "role": "operator", "password": password_hash(self.password)}
+        person = {
+            "name": OPERATOR,
+            "full_name": "Duty operator",
+            "role": "operator",
+            "password": password_hash(self.password),
+        }
         for station in (HQ, SITE):
             points = {name: keys.point(one.certificate.public_key()) for name, one in self.identities.items()}
             mine = [{**row, "point": points[row["id"]]} for row in rows if row["id"] != station]
@@ -173,6 +188,20 @@ class World:
             journal.now(lambda connection, mine=mine: connection.execute(insert(schema.children), mine) and None)  # type: ignore[misc]
             journal.now(lambda connection: connection.execute(insert(schema.people), [person]) and None)
             journal.stop()
+
+    def enrol_button(self, device: str) -> None:
+        """Enrols one more button, whose identity was issued, at the running headquarters."""
+        row = {"id": device, "kind": "button", "point": keys.point(self.identities[device].certificate.public_key()),
+               "site": SITE_NAME[0], "site_name": SITE_NAME[1], "entrance": device, "entrance_name": device}
+        journal = Journal(self.folder / HQ / "state" / "station.db", [])
+        journal.start()
+        journal.now(lambda connection: connection.execute(insert(schema.children), [row]) and None)
+        journal.stop()
+
+    def key_of(self, child: str) -> bytes:
+        """The message key between a child and headquarters."""
+        point = keys.point(self.identities[child].certificate.public_key())
+        return keys.between(self._hq_message_key, point, child=child, parent=HQ)
 
     # ------------------------------------------------------------------------------------- life
 
@@ -185,7 +214,19 @@ class World:
     def wait_ready(self, timeout_s: float = 40) -> None:
         """Waits until every button shows that headquarters hears it."""
         for button in self.buttons.values():
-            wait_until(lambda button=button: button.light == "rest", timeout_s, f"{button.device} at rest and supervised")  # type: ignore[misc]
+            wait_until(
+                lambda button=button: button.light == "rest", timeout_s, f"{button.device} at rest and supervised"
+            )  # type: ignore[misc]
+
+    def log_tails(self) -> str:
+        """The end of every process's log, for who must find out why something did not start."""
+        tails = []
+        for log in sorted(self.folder.glob("*.log")):
+            lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-6:]
+            tails += [f"{log.name}: {line}" for line in lines]
+        for button in self.buttons.values():
+            tails += [f"{button.device}: {said}" for said in button.said[-4:]]
+        return "\n".join(tails)
 
     def close(self, *, keep: bool = False) -> None:
         """Ends everything and deletes the files."""
@@ -193,7 +234,7 @@ class World:
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         """Starts everything."""
         try:
             self.start()

@@ -1,8 +1,8 @@
 """One mutual TLS connection on MicroPython's asyncio that never blocks the event loop.
 
 The TLS stream itself is never given to the loop's poller: it has no file descriptor, and one such object makes the
-poller look at everything in slices of a millisecond or more. The TCP socket below it is polled instead. TLS may hold octets that
-the socket has already delivered, so whoever reads must read until `read_into` returns None before it waits.
+poller look at everything in slices of a millisecond or more. The TCP socket below it is polled instead. TLS may hold
+octets that the socket has already delivered, so whoever reads must read until `read_into` returns None before it waits.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import tls
 def context(identity: str):
     """A TLS context for the folder with key.der, cert.der and ca.der; ValueError or OSError if it cannot be made."""
     made = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
-    made.verify_mode = tls.CERT_REQUIRED
+    made.verify_mode = tls.CERT_REQUIRED  # type: ignore[attr-defined] - the stubs have it in ssl only
     made.load_cert_chain(_octets(identity + "/cert.der"), _octets(identity + "/key.der"))
     made.load_verify_locations(_octets(identity + "/ca.der"))
     return made
@@ -38,8 +38,8 @@ class Link:
     """A connection; `open` it first, `close` it in any case."""
 
     def __init__(self) -> None:
-        self._tcp = None
-        self._tls = None
+        self._tcp: socket.socket = None  # type: ignore[assignment] - made by `open`
+        self._tls: socket.socket = None  # type: ignore[assignment] - has a socket's methods, as far as we need them
 
     async def open(self, trust, address: str, port: int, name: str) -> None:
         """TCP, and what is needed to begin TLS with a server that can prove to be `name`. OSError.
@@ -81,11 +81,11 @@ class Link:
 
     def readable(self):
         """Waits until the socket has something, or failed."""
-        yield asyncio.core._io_queue.queue_read(self._tcp)  # noqa: SLF001 - there is no public way to wait for a socket
+        yield asyncio.core._io_queue.queue_read(self._tcp)  # type: ignore[attr-defined] - no public way to wait for one
 
     def writable(self):
         """Waits until the socket takes something, or failed."""
-        yield asyncio.core._io_queue.queue_write(self._tcp)  # noqa: SLF001 - as above
+        yield asyncio.core._io_queue.queue_write(self._tcp)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Gives everything back. No task may be waiting for the socket any more."""
@@ -95,4 +95,4 @@ class Link:
                     stream.close()
             except OSError:
                 pass  # closing a broken connection: there is nothing left to lose
-        self._tls = self._tcp = None
+        self._tls = self._tcp = None  # type: ignore[assignment]

@@ -112,9 +112,9 @@ class Inbox:
         self._end += n
 
     def packet(self):
-        """The next packet, or None when it has not arrived in full. A tuple, of which the first is its type:
+        """The next packet, or None when it has not arrived in full: a tuple of which the first item is the packet's type.
 
-        (CONNACK,) | (SUBACK, packet id) | (PUBACK, packet id) | (PINGRESP,) | (PUBLISH, topic, payload, packet id or 0).
+        (CONNACK,), (SUBACK, packet id), (PUBACK, packet id), (PINGRESP,) or (PUBLISH, topic, payload, packet id or 0).
         A refusal by CONNACK or SUBACK is an MqttError.
         """
         length = shift = 0

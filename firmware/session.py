@@ -51,22 +51,23 @@ class Session:
         self._inbox = mqtt.Inbox()  # one for all sessions: 4 KB in one piece may be hard to find later
         self._trust = None
         self._packet_id = 0
-        self._task = None  # that of `run`
+        self._task: asyncio.Task = None  # type: ignore[assignment] - that of `run`, while it runs
         self._closing = False
-        self._begin(None)
+        self._begin()
 
-    def _begin(self, link) -> None:
+    def _begin(self) -> None:
         """The state of one connection."""
-        self._link = link
-        self._verdict = None  # why it is over
-        self._vigil = None  # from CONNACK and SUBACK on
+        self._link = Link()
+        self._serving = False
+        self._verdict: str | None = None  # why it is over
+        self._vigil: Vigil | None = None  # from CONNACK and SUBACK on
         self._connected = False  # by CONNACK
         self._subscription = 0  # the packet id whose SUBACK we wait for
         self._began_ms = self._clock.advance()
-        self._up_ms = None
-        self._rest = None  # what the socket has not taken yet of the packet under way
-        self._flusher = None
-        self._flushed = None
+        self._up_ms: int | None = None
+        self._rest: memoryview | None = None  # what the socket has not taken yet of the packet under way
+        self._flusher: asyncio.Task | None = None
+        self._flushed = asyncio.Event()
 
     @property
     def reconnects(self) -> int:
@@ -115,13 +116,14 @@ class Session:
                 raise
         finally:
             watch.cancel()
-            self._task = None
+            self._task = None  # type: ignore[assignment]
 
     # ---------------------------------------------------------------------------------------- one connection
 
     async def _one(self, broker) -> str:
         """One connection, from the first octet to the last: why it ended."""
-        self._begin(Link())
+        self._begin()
+        self._serving = True
         try:
             await self._serve(broker)
         except asyncio.CancelledError:
@@ -144,7 +146,7 @@ class Session:
         if self._flusher is not None:
             self._flusher.cancel()
         self._link.close()
-        self._link = None
+        self._serving = False
         if self._up_ms is not None:
             try:
                 self._call(self._on_down, self._verdict)
@@ -181,6 +183,7 @@ class Session:
             while packet is not None:
                 acknowledgement = self._take(packet)
                 while acknowledgement and not self._write(acknowledgement, False):
+                    self._check()
                     await self._flushed.wait()
                 self._check()
                 packet = inbox.packet()
@@ -211,10 +214,10 @@ class Session:
         return None
 
     def _came_up(self) -> None:
-        self._up_ms = self._clock.advance()
-        self._vigil = Vigil(self._up_ms)
+        now_ms = self._up_ms = self._clock.advance()
+        self._vigil = Vigil(now_ms)
         if self._rest is not None:
-            self._vigil.stuck(self._up_ms)
+            self._vigil.stuck(now_ms)
         self._sessions += 1
         self.up = True
         self._call(self._on_up)
@@ -227,7 +230,7 @@ class Session:
 
     def _write(self, octets: bytes, asks: bool) -> bool:
         """One packet in one write. False: another one is still under way, or there is no connection any more."""
-        if self._rest is not None or self._link is None:
+        if self._rest is not None or not self._serving:
             return False
         try:
             sent = self._link.write(octets)
@@ -271,12 +274,19 @@ class Session:
             now_ms = self._clock.advance()
             late_ms = now_ms - before_ms - 2 * TICK_MS
             before_ms = now_ms
-            if self._link is None or self._verdict is not None:
-                continue
-            if self._vigil is None:
-                if now_ms - self._began_ms >= OPEN_MS:
-                    self._end("no connection within %d ms" % OPEN_MS)
-                continue
+            try:
+                if self._serving:
+                    self._judge(now_ms, late_ms)
+            except Exception as problem:  # noqa: BLE001 - without this task a dead link would be trusted for ever
+                self._end("%s: %s" % (type(problem).__name__, problem))
+
+    def _judge(self, now_ms: int, late_ms: int) -> None:
+        if self._verdict is not None:
+            self._task.cancel()  # it should be gone since the last look
+        elif self._vigil is None:
+            if now_ms - self._began_ms >= OPEN_MS:
+                self._end("no connection within %d ms" % OPEN_MS)
+        else:
             if late_ms > 0:
                 self._vigil.excuse(late_ms)
             reason = self._vigil.verdict(now_ms, self.urgent)

@@ -22,8 +22,8 @@ class Vigil:
     def __init__(self, now_ms: int) -> None:
         self._heard_ms = now_ms
         self._said_ms = now_ms
-        self._asked_ms = None  # when the oldest question without an answer was sent
-        self._stuck_ms = None  # since when a packet has been waiting for the socket
+        self._asked_ms: int | None = None  # when the oldest question without an answer was sent
+        self._stuck_ms: int | None = None  # since when a packet has been waiting for the socket
 
     def heard(self, now_ms: int) -> None:
         """Anything came from the broker: the link lives."""

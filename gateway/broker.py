@@ -20,7 +20,7 @@ import sys
 import time
 from collections import OrderedDict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -102,7 +102,7 @@ class Watch:
     _LARGE = re.compile(r"Dropped too large PUBLISH from (\S+) \(.*?'(.*?)'(?:, \.\.\. \((\d+) bytes\))?")
     _ENDED = re.compile(r"Client (\S+) disconnected(?: due to|:) (.+?)\.?$")
     _TLS = re.compile(r"OpenSSL Error(?:\[\d+\])?: error:\w+:[^:]*:[^:]*:(.+)")
-    _WHY = {
+    _WHY: ClassVar = {
         "peer did not return a certificate": "it showed no certificate",
         "certificate verify failed": "its certificate is not of this authority, has expired, or is revoked",
         "tlsv1 alert unknown ca": "it does not trust this broker's certificate",
@@ -130,9 +130,12 @@ class Watch:
             return self._note(match[1], "it may not publish on that topic", f"{match[2]} ({match[3]} bytes)")
         elif match := self._LARGE.search(text):
             return self._note(match[1], "the message is too large", f"{match[2]} ({match[3]} bytes)")
-        elif (match := self._ENDED.search(text)) and match[1] != "<unknown>":
-            if not any(word in match[2] for word in self._ORDERLY):
-                return self._note(match[1], f"the broker ended its connection: {match[2]}", text)
+        elif (
+            (match := self._ENDED.search(text))
+            and match[1] != "<unknown>"
+            and not any(word in match[2] for word in self._ORDERLY)
+        ):
+            return self._note(match[1], f"the broker ended its connection: {match[2]}", text)
         return False
 
     def _note(self, who: str, why: str, sample: str) -> bool:
@@ -170,11 +173,11 @@ def run(settings: Settings) -> int:
         reader, writer = os.pipe()
         os.set_blocking(writer, False)  # a slow reader must never hold up the broker
         fcntl.fcntl(reader, 1031, 1 << 20)  # F_SETPIPE_SZ
-        process = subprocess.Popen(  # noqa: S603
+        process = subprocess.Popen(
             [mosquitto, "-c", str(configuration)],
             stdin=subprocess.DEVNULL,
             stderr=writer,
-            preexec_fn=_end_with_parent,  # noqa: PLW1509 no threads here
+            preexec_fn=_end_with_parent,
         )
         os.close(writer)
         (settings.state / "mosquitto.pid").write_text(str(process.pid), encoding="utf-8")
@@ -188,8 +191,13 @@ def _changed_at(path: Path | None) -> int | None:
     return path.stat().st_mtime_ns if path and path.exists() else None
 
 
-def _follow(  # noqa: PLR0913
-    process: subprocess.Popen[bytes], reader: int, watch: Watch, settings: Settings, ending: list[int], listed: int | None
+def _follow(
+    process: subprocess.Popen[bytes],
+    reader: int,
+    watch: Watch,
+    settings: Settings,
+    ending: list[int],
+    listed: int | None,
 ) -> int | None:
     """Reads the broker's log until it ends. None: it was ended because the revocation list changed."""
     os.set_blocking(reader, False)

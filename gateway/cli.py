@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from sqlalchemy import Table
 from sqlalchemy.dialects.sqlite import insert
 
 from firmware.wire import is_id
@@ -18,6 +19,9 @@ from gateway.registry import password_hash
 from gateway.settings import Settings, SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run and look after a Tocsin station.")
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 Config = Annotated[Path, typer.Option("--config", "-c", help="The station's settings, a TOML file.")]
 
 
@@ -75,7 +79,7 @@ def check(config: Config) -> None:
 
 
 @app.command()
-def enrol(  # noqa: PLR0913 the columns of the registry
+def enrol(
     config: Config,
     child: Annotated[str, typer.Option("--id", help="The child's id: the common name of its certificate.")],
     certificate: Annotated[Path, typer.Option("--cert", help="The child's certificate, PEM or DER.")],
@@ -103,9 +107,17 @@ def enrol(  # noqa: PLR0913 the columns of the registry
     if found.subject.rfc4514_string() != f"CN={child}":
         raise _fail(f"{certificate}: is for {found.subject.rfc4514_string()}, not for {child}")
     row = {
-        "id": child, "kind": kind, "point": point, "site": site, "site_name": site_name, "site_name_ur": site_name_ur,
-        "entrance": entrance, "entrance_name": entrance_name, "entrance_name_ur": entrance_name_ur,
-        "address": address, "phone": phone,
+        "id": child,
+        "kind": kind,
+        "point": point,
+        "site": site,
+        "site_name": site_name,
+        "site_name_ur": site_name_ur,
+        "entrance": entrance,
+        "entrance_name": entrance_name,
+        "entrance_name_ur": entrance_name_ur,
+        "address": address,
+        "phone": phone,
     }
     _write(settings, schema.children, row, "id")
     typer.echo(f"{child} is enrolled at {settings.station}")
@@ -133,11 +145,11 @@ def person(
     typer.echo(f"{name} may sign in as {role}")
 
 
-def _write(settings: Settings, table: schema.Table, row: dict[str, object], key: str) -> None:
+def _write(settings: Settings, table: Table, row: Mapping[str, object], key: str) -> None:
     journal = Journal(settings.database, [])
     journal.start()
     statement = insert(table).values(**row)
-    statement = statement.on_conflict_do_update(index_elements=[key], set_=row)
+    statement = statement.on_conflict_do_update(index_elements=[key], set_=dict(row))
     journal.now(lambda connection: connection.execute(statement) and None)
     journal.stop()
 

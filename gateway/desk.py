@@ -198,7 +198,7 @@ class Desk(Protocol):
 
     @property
     def role(self) -> str:
-        """"site" or "hq"."""
+        """ "site" or "hq"."""
 
     @property
     def name(self) -> str:

@@ -76,7 +76,7 @@ class Report:
 class Exchange:
     """Joins ingest, journal, supervision and relay of one station. Safe from any thread."""
 
-    def __init__(  # noqa: PLR0913 where everything meets
+    def __init__(
         self,
         settings: Settings,
         journal: Journal,
@@ -313,7 +313,11 @@ class Exchange:
         for silence in found:
             self._dirty.update((silence.child, *silence.behind))
             behind = f"; behind it: {', '.join(silence.behind)}" if silence.behind else ""
-            self.event(wire.CHILD_SILENT, silence.child, f"{silence.why}, silent for {silence.silent_ms / 1000:.0f} s{behind}"[:400])
+            self.event(
+                wire.CHILD_SILENT,
+                silence.child,
+                f"{silence.why}, silent for {silence.silent_ms / 1000:.0f} s{behind}"[:400],
+            )
 
     # ------------------------------------------------------------------------------------------ steps
 
@@ -337,7 +341,11 @@ class Exchange:
             entry = self._own(STEPS[state], row.device, detail)
             connection.execute(
                 insert(schema.steps).values(
-                    incident=number, state=state.value, at_ms=entry.received_at_ms, by=by, note=note,
+                    incident=number,
+                    state=state.value,
+                    at_ms=entry.received_at_ms,
+                    by=by,
+                    note=note,
                     outcome=outcome.value if outcome else None,
                 )
             )
@@ -376,8 +384,13 @@ class Exchange:
             boot, seq = watched.identity
             rows.append(
                 {
-                    "child": name, "via": report.via, "boot": boot, "seq": seq, "heard_at_ms": report.heard_at_ms,
-                    "message": wire.encode(report.message), "silent": int(watched.reported),
+                    "child": name,
+                    "via": report.via,
+                    "boot": boot,
+                    "seq": seq,
+                    "heard_at_ms": report.heard_at_ms,
+                    "message": wire.encode(report.message),
+                    "silent": int(watched.reported),
                 }
             )
         if not rows:
@@ -385,6 +398,8 @@ class Exchange:
         statement = sqlite_insert(schema.latest)
         statement = statement.on_conflict_do_update(
             index_elements=["child"],
-            set_={name: statement.excluded[name] for name in ("via", "boot", "seq", "heard_at_ms", "message", "silent")},
+            set_={
+                name: statement.excluded[name] for name in ("via", "boot", "seq", "heard_at_ms", "message", "silent")
+            },
         )
         self._journal.later(lambda connection: connection.execute(statement, rows) and None)

@@ -148,7 +148,9 @@ class Journal:
                 while jobs := self._take():
                     self._commit(connection, jobs)
         except SQLAlchemyError:
-            logger.critical("the journal can't be written: stopping, so that nobody is promised anything", exc_info=True)
+            logger.critical(
+                "the journal can't be written: stopping, so that nobody is promised anything", exc_info=True
+            )
             os._exit(EX_IOERR)
 
     def _take(self) -> list[_Job]:
@@ -175,8 +177,8 @@ class Journal:
                 job.done(result)
             except Exception:
                 logger.exception("what follows on a commit failed")
-        for job, error in refused:
-            job.failed(error)
+        for job, reason in refused:
+            job.failed(reason)
 
     def keep(self, connection: Connection, entry: Entry) -> Kept:
         """Writes an entry within a transaction; `put` is the ordinary way."""
@@ -223,7 +225,9 @@ class Journal:
         conflict = _lasting(wire.unseal(envelope).message) != _lasting(entry.message)
         return Kept(number, fresh=False, conflict=conflict, stage=stage_of(connection, entry.identity) or wire.AT_HQ)
 
-    def delivered(self, connection: Connection, parent: str, identity: tuple[str, int, int], stage: int) -> State | None:
+    def delivered(
+        self, connection: Connection, parent: str, identity: tuple[str, int, int], stage: int
+    ) -> State | None:
         """Notes a parent's receipt. Returns the state that the incident moved to, if it did."""
         number = connection.execute(select(schema.journal.c.id).where(*_is(identity))).scalar()
         if number is None:
@@ -231,7 +235,9 @@ class Journal:
         table = schema.deliveries
         connection.execute(
             update(table)
-            .where(table.c.entry == number, table.c.parent == parent, (table.c.stage.is_(None)) | (table.c.stage < stage))
+            .where(
+                table.c.entry == number, table.c.parent == parent, (table.c.stage.is_(None)) | (table.c.stage < stage)
+            )
             .values(stage=stage)
         )
         state = STATES.get(stage)

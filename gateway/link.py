@@ -18,12 +18,12 @@ class _NamedContext(ssl.SSLContext):
 
     server_name: str
 
-    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:  # noqa: ANN401 as the base class has it
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
         kwargs["server_hostname"] = self.server_name
         return super().wrap_socket(*args, **kwargs)
 
 
-def _no_delay(_client: mqtt.Client, _data: object, opened: Any) -> None:  # noqa: ANN401 as paho has it
+def _no_delay(_client: mqtt.Client, _data: object, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or Nagle and a delayed ACK cost 40 ms a message
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LEAST_DISK_MB = 200
 CLOCK_LIMIT_MS = 2_000
+BACKLOG_LIMIT = 1_000  # writes
 
 
 class Reception:
@@ -40,7 +41,7 @@ class Reception:
 
     @property
     def role(self) -> str:
-        """"site" or "hq"."""
+        """ "site" or "hq"."""
         return self._of.settings.role
 
     @property
@@ -79,7 +80,7 @@ class Reception:
             raise KeyError(number)
         return incident
 
-    def _incidents(self, condition: Any, limit: int) -> list[Incident]:  # noqa: ANN401 SQLAlchemy's own type is as wide
+    def _incidents(self, condition: Any, limit: int) -> list[Incident]:
         table, journal, steps = schema.incidents.c, schema.journal.c, schema.steps.c
         with self._of.journal.readers.connect() as connection:
             rows = connection.execute(
@@ -124,10 +125,14 @@ class Reception:
             names = {*enrolled, *exchange.supervision.children}
             seen = {name: self._standing(name, now) for name in names}
         made = [
-            self._child(name, *seen[name], exchange.reports.get(name), enrolled[name].place if name in enrolled else None)
+            self._child(
+                name, *seen[name], exchange.reports.get(name), enrolled[name].place if name in enrolled else None
+            )
             for name in names
         ]
-        return sorted(made, key=lambda child: (child.place.site if child.place else child.id, child.kind != "station", child.id))
+        return sorted(
+            made, key=lambda child: (child.place.site if child.place else child.id, child.kind != "station", child.id)
+        )
 
     def _standing(self, name: str, now: int) -> tuple[Link, str, bool]:
         supervision = self._of.exchange.supervision
@@ -143,8 +148,8 @@ class Reception:
             return Link.LATE, broke, watched.station
         return Link.ONLINE, "", watched.station
 
-    def _child(  # noqa: PLR0913 one for each source of what is known
-        self, name: str, link: Link, why: str, station: bool, report: Report | None, place: Place | None  # noqa: FBT001
+    def _child(
+        self, name: str, link: Link, why: str, station: bool, report: Report | None, place: Place | None
     ) -> Child:
         if report is None:
             return Child(name, "station" if station else "button", place, link, why, None)
@@ -225,12 +230,20 @@ class Reception:
         free = shutil.disk_usage(of.settings.state).free >> 20
         checks = [
             Check("broker", of.broker_up, "connected" if of.broker_up else "not connected: no child can be heard"),
-            Check("journal", of.journal.backlog < 1000, f"{of.journal.backlog} writes wait, {of.journal.commits} committed"),  # noqa: PLR2004
+            Check(
+                "journal",
+                of.journal.backlog < BACKLOG_LIMIT,
+                f"{of.journal.backlog} writes wait, {of.journal.commits} committed",
+            ),
             Check("disk", free > LEAST_DISK_MB, f"{free} MB free"),
         ]
         for uplink in of.uplinks:
             alarms, events = uplink.outstanding()
-            answered = "never answered" if uplink.answered_ms is None else f"answered {(now - uplink.answered_ms) // 1000} s ago"
+            answered = (
+                "never answered"
+                if uplink.answered_ms is None
+                else f"answered {(now - uplink.answered_ms) // 1000} s ago"
+            )
             heard = uplink.answered_ms is not None and now - uplink.answered_ms < 25_000  # noqa: PLR2004 two answers missed
             checks.append(
                 Check(
@@ -242,7 +255,9 @@ class Reception:
             )
         for child, samples in sorted(of.exchange.clock_offsets.items()):
             offset = min(samples, default=0)
-            checks.append(Check(f"clock of {child}", abs(offset) < CLOCK_LIMIT_MS, f"{offset / 1000:+.1f} s from this station's"))
+            checks.append(
+                Check(f"clock of {child}", abs(offset) < CLOCK_LIMIT_MS, f"{offset / 1000:+.1f} s from this station's")
+            )
         return checks
 
     # ----------------------------------------------------------------------------------- people

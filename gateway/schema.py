@@ -132,13 +132,13 @@ def open_database(path: Path, *, writes: bool) -> Engine:
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10, "check_same_thread": False}, **options)
 
     @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _: object) -> None:  # noqa: ANN401 a DBAPI connection has no type
+    def _connect(connection: Any, _: object) -> None:
         connection.isolation_level = None  # SQLAlchemy begins and ends every transaction itself
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:  # noqa: ANN401
+    def _begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine

@@ -31,7 +31,9 @@ def _point(text: str) -> str:
     except ValueError:
         octets = b""
     if len(octets) != 65 or octets[0] != 4:  # noqa: PLR2004 SEC 1 2.3.3: 04, x, y
-        message = "must be a P-256 public key: 130 hex digits that start with 04 (`tocsin check` at the parent prints it)"
+        message = (
+            "must be a P-256 public key: 130 hex digits that start with 04 (`tocsin check` at the parent prints it)"
+        )
         raise ValueError(message)
     return text
 
@@ -126,7 +128,7 @@ def load(path: Path) -> Settings:
     }
     settings = settings.model_copy(update=based)
     if settings.role == "hq" and settings.message_key is None:
-        message = f"{path}: headquarters needs message_key = \"…\": the file of its P-256 message key, in PEM"
+        message = f'{path}: headquarters needs message_key = "…": the file of its P-256 message key, in PEM'
         raise SettingsError(message)
     return settings
 

@@ -60,9 +60,7 @@ class Station:
             Uplink(
                 settings,
                 parent,
-                keys.between(
-                    identity_key, bytes.fromhex(parent.message_key), child=settings.station, parent=parent.id
-                ),
+                keys.between(identity_key, bytes.fromhex(parent.message_key), child=settings.station, parent=parent.id),
                 self.exchange.next_identity,
                 self.journal.readers,
                 self.exchange.receipted,
@@ -152,8 +150,11 @@ class Station:
         now = monotonic_ms()
         with self.exchange.watch_lock:
             watched = list(self.exchange.supervision.children.values())
-            online = [one for one in watched if one.last_ms is not None and not one.reported
-                      and not self.exchange.supervision.is_late(one.id, now)]
+            online = [
+                one
+                for one in watched
+                if one.last_ms is not None and not one.reported and not self.exchange.supervision.is_late(one.id, now)
+            ]
         return {
             wire.UPTIME: now - self._started,
             wire.CHILDREN: len(watched),
@@ -169,7 +170,7 @@ class Station:
         if self.broker_up:  # what is lost here is asked for again by the button
             self._client.publish(topic, payload, 1)
 
-    def _connected(self, client: mqtt.Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:  # noqa: ANN401
+    def _connected(self, client: mqtt.Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:
         if reason.is_failure:
             logger.error("the station's own broker refuses it: %s", reason)
             return
@@ -194,7 +195,7 @@ class Station:
             client.ack(mid, qos)
 
         try:
-            self.exchange.arrived(message.topic, message.payload, done)
+            self.exchange.arrived(message.topic, bytes(message.payload), done)
         except Exception:
             logger.critical("a message could not be dealt with: stopping, to start afresh", exc_info=True)
             self._ending.set()
@@ -226,9 +227,7 @@ class Station:
         if not secret.exists():
             secret.touch(mode=0o600)
             secret.write_bytes(secrets.token_bytes(32))
-        app = create_app(
-            Reception(self), secret=secret.read_bytes(), secure_cookies=console.certificate is not None
-        )
+        app = create_app(Reception(self), secret=secret.read_bytes(), secure_cookies=console.certificate is not None)
         config = uvicorn.Config(
             app,
             host=console.listen,

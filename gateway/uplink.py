@@ -31,7 +31,7 @@ def _now_ms() -> int:
 class Uplink:
     """Relays to one parent until it receipts. on_receipt(parent id, message, payload) is called for each receipt."""
 
-    def __init__(  # noqa: PLR0913 what joins two rooms
+    def __init__(
         self,
         settings: Settings,
         parent: Parent,
@@ -54,9 +54,7 @@ class Uplink:
         self._lock = threading.Condition()
         self._stopping = False
         self._loaded = 0  # the last event of the journal that was taken into memory
-        self._client = link.client(
-            settings.station, parent.id, settings.identity, keepalive_s=4, keep_session=False
-        )
+        self._client = link.client(settings.station, parent.id, settings.identity, keepalive_s=4, keep_session=False)
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message
@@ -100,7 +98,9 @@ class Uplink:
         """Sends the station's own heartbeat."""
         if self.connected:
             boot, seq = self._next_identity()
-            self._publish("heartbeat", self._seal({wire.KIND: wire.HEARTBEAT, wire.BOOT: boot, wire.SEQ: seq, **fields}), 0)
+            self._publish(
+                "heartbeat", self._seal({wire.KIND: wire.HEARTBEAT, wire.BOOT: boot, wire.SEQ: seq, **fields}), 0
+            )
 
     def outstanding(self) -> tuple[int, int]:
         """(alarms, events) in memory that the parent has not receipted."""
@@ -138,11 +138,23 @@ class Uplink:
     def _outstanding(self, connection: Connection, kind: int, after: int, limit: int) -> list[tuple[int, Letter]]:
         deliveries, journal = schema.deliveries.c, schema.journal.c
         rows = connection.execute(
-            select(journal.id, journal.source, journal.boot, journal.seq, journal.envelope, journal.hops,
-                   journal.received_at_ms, journal.happened_at_ms)
+            select(
+                journal.id,
+                journal.source,
+                journal.boot,
+                journal.seq,
+                journal.envelope,
+                journal.hops,
+                journal.received_at_ms,
+                journal.happened_at_ms,
+            )
             .join(schema.deliveries, deliveries.entry == journal.id)
-            .where(deliveries.parent == self.parent.id, deliveries.kind == kind, deliveries.stage.is_(None),
-                   deliveries.entry > after)
+            .where(
+                deliveries.parent == self.parent.id,
+                deliveries.kind == kind,
+                deliveries.stage.is_(None),
+                deliveries.entry > after,
+            )
             .order_by(journal.id)
             .limit(limit)
         ).all()
@@ -187,7 +199,7 @@ class Uplink:
         gone = self._seal({**self._presence, wire.STATE: 0})
         self._client.will_set(f"tocsin/1/{self._station}/presence", gone, 1, retain=True)
 
-    def _connected(self, client: mqtt.Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:  # noqa: ANN401
+    def _connected(self, client: mqtt.Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:
         if reason.is_failure:
             logger.warning("parent %s refuses the connection: %s", self.parent.id, reason)
             return
@@ -211,7 +223,7 @@ class Uplink:
     def _message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         client.ack(message.mid, message.qos)  # a receipt that gets lost is asked for again
         try:
-            receipt = self._read(message.payload)
+            receipt = self._read(bytes(message.payload))
         except wire.WireError as error:
             logger.warning("parent %s sent something that is no receipt: %s", self.parent.id, error)
             return
@@ -221,7 +233,7 @@ class Uplink:
         with self._lock:
             self._outgoing.receipted(Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ]))
             self._lock.notify()
-        self._on_receipt(self.parent.id, receipt, message.payload)
+        self._on_receipt(self.parent.id, receipt, bytes(message.payload))
 
     def _read(self, payload: bytes) -> dict[int, Any] | None:
         envelope = wire.unseal(payload)

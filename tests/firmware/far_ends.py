@@ -105,11 +105,11 @@ class _Server:
 
     def cut(self) -> None:
         """Ends all connections."""
-        for connection in self._open:
+        doomed, self._open = self._open, []  # at once: a client that sees its end may be back before this is done
+        for connection in doomed:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
-        self._open.clear()
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()

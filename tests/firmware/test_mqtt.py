@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware import mqtt
-from tests.firmware.boards_side.run_inbox import packets
+from tests.firmware.run_inbox import packets
 from tests.parts import PROJECT, micropython
 
 TOPIC = "tocsin/1/khi-cn-b1/receipt"
@@ -67,7 +67,7 @@ ILL = {
 def board(streams: list[list[bytes]]) -> list[list[list[object] | str]]:
     """What MicroPython reads in each stream."""
     result = subprocess.run(
-        [micropython(), str(PROJECT / "tests" / "firmware" / "boards_side" / "run_inbox.py")],
+        [micropython(), str(PROJECT / "tests" / "firmware" / "run_inbox.py")],
         input=json.dumps([[piece.hex() for piece in stream] for stream in streams]).encode(),
         env={"MICROPYPATH": f"{PROJECT}:.frozen"},
         capture_output=True,

@@ -3,7 +3,7 @@
     micropython run_session.py '{"id": …, "brokers": […], "identity": …, "vigil": {constants to change}}'
 
 In: {"publish": [topic, payload, QoS]}, {"flood": [topic, payload length]}, {"urgent": bool}, {"sum": true},
-{"fail": callback's name}, {"latency": count}, {"close": true}. Out: {"up": sessions so far}, {"down": reason}, {"log": text},
+{"fail": callback's name, or "write" for the acknowledgement of the next message}, {"latency": count}, {"close": true}. Out: {"up": sessions so far}, {"down": reason}, {"log": text},
 {"message": [topic, text]}, {"published": bool}, {"flooded": n}, {"sum": {…}}, {"latency_us": […]}, {"closed": true}.
 """
 
@@ -70,7 +70,14 @@ class Probe:
     def received(self, topic, payload):
         """Tells what."""
         tell(message=[topic, payload.decode()])
+        if self.failing == "write":
+            self.failing = None
+            self.session._link.write = self.broken
         self.fail("on_message")
+
+    def broken(self, octets):
+        """A socket that is gone, as writing notices it."""
+        raise OSError(32)
 
     async def measure_stalls(self):
         """The longest time that the event loop kept a task waiting."""

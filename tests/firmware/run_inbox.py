@@ -9,7 +9,6 @@ import sys
 
 from firmware import mqtt
 
-
 inbox = mqtt.Inbox()  # one for all streams: hundreds of its buffers would cut a small heap into pieces
 
 

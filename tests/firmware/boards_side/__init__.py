@@ -1,1 +1,0 @@
-"""Scripts that tests run on MicroPython."""
