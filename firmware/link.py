@@ -16,7 +16,7 @@ import tls
 def context(identity: str):
     """A TLS context for the folder with key.der, cert.der and ca.der; ValueError or OSError if it cannot be made."""
     made = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
-    made.verify_mode = tls.CERT_REQUIRED  # type: ignore[attr-defined] - the stubs have it in ssl only
+    made.verify_mode = tls.CERT_REQUIRED  # type: ignore[attr-defined]  # the stubs have it in ssl only
     made.load_cert_chain(_octets(identity + "/cert.der"), _octets(identity + "/key.der"))
     made.load_verify_locations(_octets(identity + "/ca.der"))
     return made
@@ -38,8 +38,8 @@ class Link:
     """A connection; `open` it first, `close` it in any case."""
 
     def __init__(self) -> None:
-        self._tcp: socket.socket = None  # type: ignore[assignment] - made by `open`
-        self._tls: socket.socket = None  # type: ignore[assignment] - has a socket's methods, as far as we need them
+        self._tcp: socket.socket = None  # type: ignore[assignment]  # made by `open`
+        self._tls: socket.socket = None  # type: ignore[assignment]  # a stream like it
 
     async def open(self, trust, address: str, port: int, name: str) -> None:
         """TCP, and what is needed to begin TLS with a server that can prove to be `name`. OSError.
@@ -77,11 +77,11 @@ class Link:
         """How many octets were there; 0: the other side has closed; None: nothing now."""
         return self._tls.readinto(room)
 
-    # These two are generators as asyncio's own streams have them: the poller knows a task by what it yields to.
+    # These two are generators as asyncio's own streams have them; there is no public way to wait for a socket.
 
     def readable(self):
         """Waits until the socket has something, or failed."""
-        yield asyncio.core._io_queue.queue_read(self._tcp)  # type: ignore[attr-defined] - no public way to wait for one
+        yield asyncio.core._io_queue.queue_read(self._tcp)  # type: ignore[attr-defined]
 
     def writable(self):
         """Waits until the socket takes something, or failed."""

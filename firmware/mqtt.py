@@ -111,7 +111,7 @@ class Inbox:
         """`n` octets have been put into `room()`."""
         self._end += n
 
-    def packet(self):
+    def packet(self) -> tuple | None:
         """The next packet, or None when it has not arrived in full: a tuple of which the first item is the packet's type.
 
         (CONNACK,), (SUBACK, packet id), (PUBACK, packet id), (PINGRESP,) or (PUBLISH, topic, payload, packet id or 0).

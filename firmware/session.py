@@ -51,7 +51,7 @@ class Session:
         self._inbox = mqtt.Inbox()  # one for all sessions: 4 KB in one piece may be hard to find later
         self._trust = None
         self._packet_id = 0
-        self._task: asyncio.Task = None  # type: ignore[assignment] - that of `run`, while it runs
+        self._task: asyncio.Task | None = None  # that of `run`, while it runs
         self._closing = False
         self._begin()
 
@@ -79,7 +79,7 @@ class Session:
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool = False) -> bool:
         """Hands one packet to the socket at once. False: not up, or the socket is full; nothing is kept then.
 
-        True promises nothing either: only a receipt says that the message arrived.
+        True promises nothing either: only a receipt says that the message arrived. MqttError: longer than MAX_PACKET.
         """
         if not self.up or self._rest is not None:
             return False
@@ -116,7 +116,7 @@ class Session:
                 raise
         finally:
             watch.cancel()
-            self._task = None  # type: ignore[assignment]
+            self._task = None
 
     # ---------------------------------------------------------------------------------------- one connection
 
@@ -207,9 +207,8 @@ class Session:
             self._call(self._on_message, packet[1], packet[2])
             return mqtt.puback(packet[3]) if packet[3] else None
         if kind == mqtt.SUBACK:
-            if packet[1] != self._subscription:
+            if packet[1] != self._subscription or self._vigil is not None:
                 raise mqtt.MqttError("the broker confirms a subscription that was not asked for")
-            self._subscription = 0
             self._came_up()
         return None
 
@@ -282,7 +281,7 @@ class Session:
 
     def _judge(self, now_ms: int, late_ms: int) -> None:
         if self._verdict is not None:
-            self._task.cancel()  # it should be gone since the last look
+            self._cancel()  # it should be gone since the last look
         elif self._vigil is None:
             if now_ms - self._began_ms >= OPEN_MS:
                 self._end("no connection within %d ms" % OPEN_MS)
@@ -311,7 +310,11 @@ class Session:
             return
         self._verdict = reason
         self.up = False
-        if asyncio.current_task() is not self._task:  # otherwise `_serve` itself sees the verdict
+        self._cancel()
+
+    def _cancel(self) -> None:
+        """Gets `_serve` out of its wait; when it is the one that runs, it sees the verdict itself."""
+        if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
     def _call(self, callback, *args) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 LATE_MS = 7_500  # one heartbeat of 5 s missed
 GONE_GRACE_MS = 4_000  # between a last will and its event: time for a quick reconnection
+STATION_AHEAD_MS = 2_000  # a station's deadline is shorter, so that it is reported before those behind it
+BEHIND_MS = 6_000  # a child that was silent for so long when its station is reported can't be heard because of that
 LAG_MS = 10_000  # a heartbeat that was held up for longer than this says nothing about now
 DRIFT_PER_MS = 1e-4  # two clocks drift apart by 100 ppm at most
 
@@ -147,7 +149,8 @@ class Supervision:
             behind: list[str] = []
             if watched.station:
                 for other in self.children.values():
-                    if other.via == watched.id and not other.reported and self.is_late(other.id, now_ms):
+                    silent_too = other.last_ms is not None and now_ms - other.last_ms > BEHIND_MS
+                    if other.via == watched.id and not other.reported and silent_too:
                         other.reported = True
                         behind.append(other.id)
             found.append(Silence(watched.id, why, silent, tuple(sorted(behind))))
@@ -158,6 +161,6 @@ class Supervision:
             return None
         if watched.gone_ms is not None and now_ms - watched.gone_ms > GONE_GRACE_MS:
             return "its connection broke"
-        if now_ms - watched.last_ms > self.deadline_ms:
+        if now_ms - watched.last_ms > self.deadline_ms - (STATION_AHEAD_MS if watched.station else 0):
             return "no heartbeat came"
         return None

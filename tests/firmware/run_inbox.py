@@ -12,10 +12,10 @@ from firmware import mqtt
 inbox = mqtt.Inbox()  # one for all streams: hundreds of its buffers would cut a small heap into pieces
 
 
-def packets(pieces):
+def packets(pieces: list[bytes]) -> list[object]:
     """The packets of a stream that arrives in `pieces`."""
     inbox.clear()
-    found = []
+    found: list[object] = []
     try:
         for piece in pieces:
             while piece:

@@ -86,7 +86,7 @@ def test_packets_of_a_broker_are_read(octets: str, expected: list[list[object]])
 @pytest.mark.parametrize(("octets", "why"), [(octets, why) for octets, why in ILL.items() if why])
 def test_packets_that_no_broker_may_send_a_button_are_refused(octets: str, why: str) -> None:
     (refusal,) = packets([bytes.fromhex(octets)])
-    assert why in refusal
+    assert why in str(refusal)
 
 
 def test_a_packet_of_4096_octets_is_read_and_one_of_4097_is_not() -> None:
@@ -95,7 +95,7 @@ def test_a_packet_of_4096_octets_is_read_and_one_of_4097_is_not() -> None:
     assert len(whole) == mqtt.MAX_PACKET
     assert len(packets([whole + mqtt.PINGREQ])) == 2  # the second is a refusal: a broker does not ask
     (refusal,) = packets([b"\x30" + bytes((len(body) + 1 & 127 | 128, len(body) + 1 >> 7)) + body])
-    assert "4097" in refusal
+    assert "4097" in str(refusal)
 
 
 @given(PIECES)

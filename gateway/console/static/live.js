@@ -1,6 +1,6 @@
 // Keeps the page true: follows the station's stream, puts in what changed, and says loudly when it can't.
 // Other scripts hear of it through events of the document: "tocsin:summary", "tocsin:changed", "tocsin:beat",
-// "tocsin:stale" and "tocsin:alive".
+// "tocsin:stale" and "tocsin:alive"; "tocsin:card" tells it of a card that answered a step.
 
 const STALE_MS = 4500; // the station beats every 2 s
 const AGAIN_MS = 1000;
@@ -197,6 +197,10 @@ function fillHeard() {
 for (const ago of document.querySelectorAll("tr[data-child] [data-heard] [data-ago]")) {
   heard.set(ago.closest("tr").dataset.key, Number(ago.dataset.ago));
 }
+document.addEventListener("tocsin:card", ({ detail: { number, html } }) => {
+  const here = document.querySelector(`.cards > [data-key="${number}"]`);
+  if (here && state !== "on") list({ order: null, items: { [number]: html } }); // a live page gets it, or a newer one, anyway
+});
 const watching = setInterval(watch, 500);
 document.addEventListener("visibilitychange", watch);
 addEventListener("pageshow", (event) => event.persisted && location.reload()); // a page out of the browser's memory is old

@@ -75,6 +75,8 @@ function step() {
   }
 }
 
+// A click of the mouse leaves the keyboard to the alarms.
+for (const one of [button, mute]) one.addEventListener("click", ({ detail }) => detail && one.blur());
 button.addEventListener("click", async () => {
   if (muted()) return muteUntil(0);
   await context.resume();

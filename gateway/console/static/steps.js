@@ -58,11 +58,7 @@ async function send(number, state, note = "", outcome = "") {
     });
     const told = await reply.json();
     say(told.message ?? told.error.message, !reply.ok);
-    const card = cards && told.card && all().find((one) => one.dataset.incident === number);
-    if (card) {
-      card.outerHTML = told.card;
-      document.dispatchEvent(new CustomEvent("tocsin:changed"));
-    }
+    if (told.card) document.dispatchEvent(new CustomEvent("tocsin:card", { detail: { number, html: told.card } }));
     return reply.ok;
   } catch {
     say(words["answer.unsent"], true);
