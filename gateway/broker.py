@@ -69,7 +69,6 @@ def write_configuration(settings: Settings) -> Path:
         "max_inflight_messages 200",
         "max_packet_size 8192",  # a frame is 2,048 bytes at most
         f"user {pwd.getpwuid(os.geteuid()).pw_name}",  # who owns the key, and no other that mosquitto would change to
-        "allow_zero_length_clientid false",
         "set_tcp_nodelay true",
         "sys_interval 0",
         "log_dest stderr",

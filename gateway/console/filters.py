@@ -113,10 +113,10 @@ class Face:
         )
 
     def check_name(self, name: str) -> str:
-        """The name of a health check in words; "parent hq" and the like name what follows."""
-        group, _, rest = name.partition(" ")
-        if group == "parent" and rest:
-            return self.words.plain("check.parent", name=rest)
+        """The name of a health check in words; "parent hq" and "clock of gw-1" name what follows."""
+        for group in ("parent", "clock of"):
+            if name.startswith(f"{group} "):
+                return self.words.plain(f"check.{group}", name=name.removeprefix(f"{group} "))
         return self.words.known("check", name)
 
     def sought_in(self, child: Child) -> str:

@@ -272,6 +272,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "check.clock": ("Clock", "گھڑی"),
     "check.console": ("Console", "کنسول"),
     "check.parent": ("Link to {name}", "{name} سے رابطہ"),
+    "check.clock of": ("Clock of {name}", "{name} کی گھڑی"),
     # Sign-in
     "sign_in.title": ("Sign in", "سائن اِن"),
     "sign_in.name": ("Name", "نام"),

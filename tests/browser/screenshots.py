@@ -66,9 +66,10 @@ def main() -> None:
         world.buttons["clifton-gate"].press()
         page.wait_for_selector('[data-incident][data-state="raised"]')
         taken = [take(page, "alarm.png")]
-        page.goto(f"{world.url}/language/ur?to=/")
+        page.click('a[href^="/language/ur"]')
         taken.append(take(page, "alarm-ur.png"))
-        page.goto(f"{world.url}/language/en?to=/children")
+        page.click('a[href^="/language/en"]')
+        page.click('nav a[href="/children"]')
         world.buttons["clifton-cars"].cut()
         page.wait_for_selector('[data-child="clifton-cars"].trouble', timeout=20_000)
         wait_until(lambda: page.locator("tr.trouble").count() == 1, 20, "one button with trouble")
