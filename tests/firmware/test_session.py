@@ -145,6 +145,22 @@ def test_every_message_is_acknowledged(broker: Broker, identities: Path) -> None
         assert len(took_us) == 100
 
 
+def test_a_flood_of_receipts_starves_nobody(
+    authority: Authority, broker: Broker, identities: Path, tmp_path: Path
+) -> None:
+    broker.start()
+    with peer(authority, broker, tmp_path) as listener, session(identities, broker.port) as probe:
+        probe.until("up")
+        probe.sum()
+        for n in range(900):  # mosquitto queues 1,000
+            listener.publish(BUTTON, b"%d " % n + b"x" * 900)
+        for n in range(900):
+            assert probe.until("message")["message"][1].split()[0] == str(n)
+        worst_ms = probe.sum()["worst_ms"]
+        print("longest stall", worst_ms)
+        assert worst_ms < STALL_MS
+
+
 def test_an_orderly_end_leaves_no_will(authority: Authority, broker: Broker, identities: Path, tmp_path: Path) -> None:
     broker.start()
     with peer(authority, broker, tmp_path) as listener, session(identities, broker.port) as probe:

@@ -2,7 +2,7 @@
 // Other scripts hear of it through events of the document: "tocsin:summary", "tocsin:changed", "tocsin:beat",
 // "tocsin:stale" and "tocsin:alive"; "tocsin:card" tells it of a card that answered a step.
 
-const STALE_MS = 4500; // the station beats every 2 s
+const STALE_MS = 4000; // the station beats every 2 s
 const AGAIN_MS = 1000;
 const page = document.body.dataset;
 const words = JSON.parse(page.words);
@@ -201,7 +201,7 @@ document.addEventListener("tocsin:card", ({ detail: { number, html } }) => {
   const here = document.querySelector(`.cards > [data-key="${number}"]`);
   if (here && state !== "on") list({ order: null, items: { [number]: html } }); // a live page gets it, or a newer one, anyway
 });
-const watching = setInterval(watch, 500);
+const watching = setInterval(watch, 250);
 document.addEventListener("visibilitychange", watch);
 addEventListener("pageshow", (event) => event.persisted && location.reload()); // a page out of the browser's memory is old
 connect();

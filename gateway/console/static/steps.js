@@ -73,7 +73,7 @@ function close(number, card) {
   closing.querySelector("form").reset();
   closing.querySelector("[name=note]").value = document.getElementById("step-note")?.value ?? "";
   document.getElementById("close-mistake").textContent = "";
-  document.getElementById("close-where").textContent = card?.querySelector("h1, h2")?.innerText.replace("\n", ", ") ?? "";
+  document.getElementById("close-where").textContent = card?.dataset.where ?? "";
   closing.showModal();
   closing.querySelector("[name=outcome]").focus();
 }
@@ -87,7 +87,7 @@ async function step(number, state, card) {
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   const state = event.submitter?.dataset.step;
-  if (form.classList.contains("steps") && state) {
+  if (state) {
     event.preventDefault();
     const number = form.getAttribute("action").split("/")[2];
     await step(number, state, form.closest(".card") ?? current());
