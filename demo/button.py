@@ -52,7 +52,7 @@ class Button(Process):
         threading.Thread(target=self._read, args=(process,), name=f"button {self.device}", daemon=True).start()
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None  # noqa: S101 piped
+        assert process.stdout is not None
         for line in process.stdout:
             try:
                 said = json.loads(line)

@@ -191,8 +191,15 @@ class World:
 
     def enrol_button(self, device: str) -> None:
         """Enrols one more button, whose identity was issued, at the running headquarters."""
-        row = {"id": device, "kind": "button", "point": keys.point(self.identities[device].certificate.public_key()),
-               "site": SITE_NAME[0], "site_name": SITE_NAME[1], "entrance": device, "entrance_name": device}
+        row = {
+            "id": device,
+            "kind": "button",
+            "point": keys.point(self.identities[device].certificate.public_key()),
+            "site": SITE_NAME[0],
+            "site_name": SITE_NAME[1],
+            "entrance": device,
+            "entrance_name": device,
+        }
         journal = Journal(self.folder / HQ / "state" / "station.db", [])
         journal.start()
         journal.now(lambda connection: connection.execute(insert(schema.children), [row]) and None)

@@ -254,7 +254,7 @@ class Button:
             if not envelope.sealed_with(self._key):
                 raise wire.WireError("the receipt's MAC is wrong")
             message = envelope.message
-            stages = (wire.AT_HQ, wire.ACKNOWLEDGED, wire.RESPONDING, wire.CLOSED)
+            stages = (wire.AT_HQ, wire.ACKNOWLEDGED, wire.RESPONDING, wire.CLOSED)  # type: tuple
         else:
             message = wire.message_of(payload)
             stages = (wire.AT_GATEWAY,)

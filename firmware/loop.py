@@ -147,7 +147,7 @@ class Loops:
         ("released", 0, ms), ("line", "A" or "B", ms), ("tamper", line, ms).
         """
         contacts, line_a, line_b = classify(band(a), band(b))
-        changes = _NOTHING
+        changes = _NOTHING  # type: tuple
         if self._press(contacts, now_ms):
             changes += (("pressed" if self.pressed else "released", self.contacts, self._pressed.since),)
         for loop, line in (("A", line_a), ("B", line_b)):

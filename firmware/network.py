@@ -37,6 +37,6 @@ def ethernet():
     import network
     from machine import Pin
 
-    lan = network.LAN(mdc=Pin(23), mdio=Pin(18), power=Pin(12), phy_type=network.PHY_LAN8720, phy_addr=0)
+    lan = network.LAN(mdc=Pin(23), mdio=Pin(18), power=Pin(12), phy_type=network.PHY_LAN8720, phy_addr=0)  # type: ignore[call-arg]
     lan.active(True)
     return lan

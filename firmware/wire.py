@@ -324,7 +324,16 @@ def seal(message: dict, kid: str, key: bytes) -> bytes:
     payload = encode(message)
     tag = hmac_sha256(key, _mac_structure(protected, payload))
     return b"".join(
-        (b"\xd1\x84", _head(_BYTES, len(protected)), protected, b"\xa0", _head(_BYTES, len(payload)), payload, b"\x58\x20", tag)
+        (
+            b"\xd1\x84",
+            _head(_BYTES, len(protected)),
+            protected,
+            b"\xa0",
+            _head(_BYTES, len(payload)),
+            payload,
+            b"\x58\x20",
+            tag,
+        )
     )
 
 

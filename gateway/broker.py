@@ -216,7 +216,7 @@ def _follow(
                 text = line.decode(errors="replace")
                 news |= watch.line(text)
                 tail = [*tail[-5:], text]
-        if news and time.monotonic() - told > 0.5:  # noqa: PLR2004 twice a second is soon enough for a page
+        if news and time.monotonic() - told > 0.5:
             watch.write(settings.refusals)
             told, news = time.monotonic(), False
         if octets == b"" or (octets is None and process.poll() is not None):

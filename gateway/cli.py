@@ -41,7 +41,7 @@ def _fail(message: str) -> typer.Exit:
 @app.command()
 def station(config: Config) -> None:
     """Run the station until it is told to stop."""
-    from gateway.station import Station  # noqa: PLC0415 the other commands start faster without it
+    from gateway.station import Station
 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     try:
@@ -138,7 +138,7 @@ def person(
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:
         password = sys.stdin.readline().rstrip("\n")
-    if len(password) < 10:  # noqa: PLR2004 NIST SP 800-63B asks for at least 8
+    if len(password) < 10:
         raise _fail("the password needs 10 characters or more")
     row = {"name": name, "full_name": full_name or name, "role": role, "password": password_hash(password)}
     _write(settings, schema.people, row, "name")

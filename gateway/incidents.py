@@ -24,6 +24,6 @@ def check_step(now: State, to: State, outcome: Outcome | None, note: str) -> Non
     if to is not State.CLOSED and outcome is not None:
         message = "only closing has an outcome"
         raise StepRefusedError(message)
-    if len(note.encode()) > 500:  # noqa: PLR2004 the event must fit an envelope
+    if len(note.encode()) > 500:
         message = "the note is longer than 500 bytes"
         raise StepRefusedError(message)

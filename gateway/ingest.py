@@ -62,7 +62,7 @@ class Judge:
     def judge(self, topic: str, payload: bytes) -> Arrival:
         """What came on `topic`. Raises RefusedError."""
         parts = topic.split("/")
-        if len(parts) != 4 or parts[3] not in LANES:  # noqa: PLR2004 tocsin/1/<child>/<lane>
+        if len(parts) != 4 or parts[3] not in LANES:
             raise RefusedError("?", "the topic is not one of the protocol")
         child, lane = parts[2], LANES[parts[3]]
         try:

@@ -244,7 +244,7 @@ class Reception:
                 if uplink.answered_ms is None
                 else f"answered {(now - uplink.answered_ms) // 1000} s ago"
             )
-            heard = uplink.answered_ms is not None and now - uplink.answered_ms < 25_000  # noqa: PLR2004 two answers missed
+            heard = uplink.answered_ms is not None and now - uplink.answered_ms < 25_000
             checks.append(
                 Check(
                     f"parent {uplink.parent.id}",

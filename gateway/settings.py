@@ -30,7 +30,7 @@ def _point(text: str) -> str:
         octets = bytes.fromhex(text)
     except ValueError:
         octets = b""
-    if len(octets) != 65 or octets[0] != 4:  # noqa: PLR2004 SEC 1 2.3.3: 04, x, y
+    if len(octets) != 65 or octets[0] != 4:
         message = (
             "must be a P-256 public key: 130 hex digits that start with 04 (`tocsin check` at the parent prints it)"
         )
@@ -50,7 +50,7 @@ class _Part(BaseModel):
 class Broker(_Part):
     """The station's own mosquitto."""
 
-    listen: str = "0.0.0.0"  # noqa: S104 buttons and child stations come from the site's network
+    listen: str = "0.0.0.0"
     port: Port = 8883
     address: str = "127.0.0.1"  # where the station itself reaches it
 

@@ -222,7 +222,7 @@ class Station:
 
     def _make_console(self) -> uvicorn.Server:
         console = self.settings.console
-        assert console is not None  # noqa: S101 only called with one
+        assert console is not None
         secret = self.settings.state / "console.secret"
         if not secret.exists():
             secret.touch(mode=0o600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,10 +21,28 @@ LOCKS = {
 def main() -> int:
     """Writes every lock file."""
     uv = setup.get_uv()
-    environment = {**setup.os.environ, **setup.uv_environment()}
+    environment = {**os.environ, **setup.uv_environment()}
+    # An index beside the first one may hold a few files of a version only; a lock must list the hashes of all.
+    environment = {key: value for key, value in environment.items() if key not in {"UV_INDEX", "UV_FIND_LINKS"}}
     for name, sources in LOCKS.items():
-        command = [uv, "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes",
-                   "--no-header", "--no-emit-index-url", "--no-emit-find-links", "--no-annotate", "--upgrade", *sources, "-o", name]
+        command: list[str | Path] = [
+            uv,
+            "pip",
+            "compile",
+            "--quiet",
+            "--universal",
+            "--python-version",
+            "3.11",
+            "--generate-hashes",
+            "--no-header",
+            "--no-emit-index-url",
+            "--no-emit-find-links",
+            "--no-annotate",
+            "--upgrade",
+            *sources,
+            "-o",
+            name,
+        ]
         status = subprocess.run(command, check=False, env=environment, cwd=setup.PROJECT).returncode
         if status:
             return status

@@ -61,7 +61,9 @@ def run(step: str, command: Sequence[str | Path], **environment: str) -> None:
         ).returncode
     if status:
         tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
-        message = f"{step} failed:\n{tail}\nThe whole log: {log.relative_to(PROJECT)}. Run the same command again to go on."
+        message = (
+            f"{step} failed:\n{tail}\nThe whole log: {log.relative_to(PROJECT)}. Run the same command again to go on."
+        )
         raise SetupError(message)
 
 
@@ -79,7 +81,7 @@ def missing_packages(level: str) -> list[str]:
     if level == "test":
         if not any(shutil.which(name) for name in BROWSERS):
             packages.append("chromium")
-        if not glob.glob("/usr/share/fonts/**/NotoN*Arabic*", recursive=True):  # noqa: PTH207 not below one folder
+        if not glob.glob("/usr/share/fonts/**/NotoN*Arabic*", recursive=True):
             packages.append("fonts-noto-core")
     return packages
 
@@ -130,12 +132,14 @@ def no_services(before: Sequence[str], policy: Path = POLICY) -> Iterator[None]:
 
 def version_of(text: str) -> tuple[int, ...]:
     """The numbers that a version begins with: "1.25.0+ds-1" is (1, 25, 0)."""
-    return tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0])[:3])
+    return tuple(int(part) for part in re.findall(r"\d+", text.split("+", maxsplit=1)[0])[:3])
 
 
 def usable(micropython: str) -> bool:
     """Whether this MicroPython can run the firmware."""
-    script = "import sys, asyncio, tls, hashlib, select; print('.'.join(str(n) for n in sys.implementation.version[:3]))"
+    script = (
+        "import sys, asyncio, tls, hashlib, select; print('.'.join(str(n) for n in sys.implementation.version[:3]))"
+    )
     with contextlib.suppress(OSError):
         found = subprocess.run([micropython, "-c", script], check=False, capture_output=True, text=True)
         return found.returncode == 0 and version_of(found.stdout) >= LEAST_MICROPYTHON
@@ -160,7 +164,9 @@ def get_micropython() -> None:
     _unpack_micropython(target)
     if not usable(str(target)):
         target.unlink()
-        message = "The MicroPython from Debian 13 does not run here. Install MicroPython 1.24 or newer and put it on PATH."
+        message = (
+            "The MicroPython from Debian 13 does not run here. Install MicroPython 1.24 or newer and put it on PATH."
+        )
         raise SetupError(message)
 
 
@@ -170,12 +176,16 @@ def _packaged() -> bool:
         return False
     shown = subprocess.run(["apt-cache", "policy", "micropython"], check=False, capture_output=True, text=True).stdout
     candidate = re.search(r"Candidate: (\S+)", shown)
-    return bool(candidate) and version_of(candidate[1]) >= LEAST_MICROPYTHON
+    return candidate is not None and version_of(candidate[1]) >= LEAST_MICROPYTHON
 
 
 def debian_source(codename: str, folder: Path = Path("/etc/apt")) -> str:
     """Where this machine gets Debian from: the address of the source of suite `codename`. Raises SetupError."""
-    for path in [*sorted(folder.glob("sources.list.d/*.sources")), folder / "sources.list", *sorted(folder.glob("sources.list.d/*.list"))]:
+    for path in [
+        *sorted(folder.glob("sources.list.d/*.sources")),
+        folder / "sources.list",
+        *sorted(folder.glob("sources.list.d/*.list")),
+    ]:
         if not path.exists():
             continue
         text = path.read_text(encoding="utf-8")
@@ -183,10 +193,10 @@ def debian_source(codename: str, folder: Path = Path("/etc/apt")) -> str:
             for stanza in re.split(r"\n\s*\n", text):
                 fields = dict(re.findall(r"^([\w-]+):[ \t]*(.+)$", stanza, re.MULTILINE))
                 if codename in fields.get("Suites", "").split() and "main" in fields.get("Components", "").split():
-                    return fields["URIs"].split()[0]
+                    return str(fields["URIs"]).split()[0]
         found = re.search(rf"^deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+{codename}\s+.*\bmain\b", text, re.MULTILINE)
         if found:
-            return found[1]
+            return str(found[1])
     message = (
         "No Debian source was found in apt's lists to get MicroPython from. "
         "Install MicroPython 1.24 or newer, put it on PATH, and run the same command again."
@@ -205,15 +215,18 @@ def _unpack_micropython(target: Path) -> None:
     signed = f"[signed-by={keyring}] " if keyring.exists() else ""
     (folder / "sources.list").write_text(f"deb {signed}{source} trixie main\n", encoding="utf-8")
     options = [
-        *(f"-o{key}={value}" for key, value in {
-            "Dir::Etc::SourceList": folder / "sources.list",
-            "Dir::Etc::SourceParts": "/dev/null",
-            "Dir::State::Lists": folder / "lists",
-            "Dir::Cache::Archives": folder / "archives",
-            "Dir::Cache::pkgcache": "",
-            "Dir::Cache::srcpkgcache": "",
-            "APT::Sandbox::User": "root",
-        }.items()),
+        *(
+            f"-o{key}={value}"
+            for key, value in {
+                "Dir::Etc::SourceList": folder / "sources.list",
+                "Dir::Etc::SourceParts": "/dev/null",
+                "Dir::State::Lists": folder / "lists",
+                "Dir::Cache::Archives": folder / "archives",
+                "Dir::Cache::pkgcache": "",
+                "Dir::Cache::srcpkgcache": "",
+                "APT::Sandbox::User": "root",
+            }.items()
+        ),
     ]
     run("micropython", ["apt-get", *options, "update"])
     debs = folder / "debs"
@@ -237,12 +250,16 @@ def _unpack_micropython(target: Path) -> None:
 
 
 def pip_settings(listing: str) -> dict[str, str]:
-    """uv's settings that mean what pip's on this machine mean. listing: what `pip config list` prints."""
+    """Uv's settings that mean what pip's on this machine mean. listing: what `pip config list` prints."""
     said = dict(re.findall(r"^\S+?\.([\w-]+)='(.*)'$", listing, re.MULTILINE))
     environment = {}
     if "index-url" in said:
         environment["UV_DEFAULT_INDEX"] = said["index-url"]
-    extra = [url for url in said.get("extra-index-url", "").split() if not url.startswith("file://") or Path(url[7:]).is_dir()]
+    extra = [
+        url
+        for url in said.get("extra-index-url", "").split()
+        if not url.startswith("file://") or Path(url[7:]).is_dir()
+    ]
     if extra:
         environment["UV_INDEX"] = " ".join(extra)
         environment["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: the lock's hashes say what is taken
@@ -255,7 +272,12 @@ def uv_environment() -> dict[str, str]:
     """The environment for uv: this machine's package index and certificates, this project's cache."""
     pip = CACHE / "uv" / "bin" / "pip"
     listing = subprocess.run([pip, "config", "list"], check=False, capture_output=True, text=True).stdout
-    settings = {**pip_settings(listing), "UV_CACHE_DIR": str(CACHE / "uv-cache"), "UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1"}
+    settings = {
+        **pip_settings(listing),
+        "UV_CACHE_DIR": str(CACHE / "uv-cache"),
+        "UV_SYSTEM_CERTS": "1",
+        "UV_NATIVE_TLS": "1",
+    }
     return {key: value for key, value in settings.items() if key not in os.environ}
 
 
@@ -288,11 +310,11 @@ def get_environment(lock: Path, *, typings: Path | None) -> None:
     say(f"installing Python packages of {lock.name}")
     if not (VENV / "bin" / "python").exists():
         run("environment", [uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, VENV], **environment)
-    into = ["--python", VENV / "bin" / "python"]
+    into: list[str | Path] = ["--python", VENV / "bin" / "python"]
     run("environment", [uv, "pip", "install", "--quiet", *into, "--require-hashes", "-r", lock], **environment)
     if typings:
         shutil.rmtree(CACHE / "typings", ignore_errors=True)
-        to = ["--target", CACHE / "typings", "--no-deps"]
+        to: list[str | Path] = ["--target", CACHE / "typings", "--no-deps"]
         run("typings", [uv, "pip", "install", "--quiet", *into, *to, "--require-hashes", "-r", typings], **environment)
     site = next((VENV / "lib").glob("python3*/site-packages"))
     (site / "tocsin.pth").write_text(f"{PROJECT}\n", encoding="utf-8")
@@ -309,7 +331,9 @@ def main() -> int:
         sys.stderr.write("usage: setup.py demo|test\n")
         return 2
     if sys.version_info < LEAST_PYTHON:
-        sys.stderr.write(f"Python 3.11 or newer is needed; this is {platform.python_version()}. Set PYTHON=… to another one.\n")
+        sys.stderr.write(
+            f"Python 3.11 or newer is needed; this is {platform.python_version()}. Set PYTHON=… to another one.\n"
+        )
         return 1
     began = time.monotonic()
     try:
@@ -326,7 +350,7 @@ def main() -> int:
         sys.stderr.write("Stopped. Run the same command again to go on.\n")
         return 130
     took = time.monotonic() - began
-    if took > 2:  # noqa: PLR2004 nothing to say when nothing was done
+    if took > 2:
         say(f"set up in {took:.0f} s")
     return 0
 

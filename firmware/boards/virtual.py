@@ -41,7 +41,7 @@ class Board:
 
     def mains(self) -> bool:
         """Whether PoE or mains is there."""
-        return self._now["mains"]
+        return bool(self._now["mains"])
 
     def rssi(self) -> None:
         """No radio."""

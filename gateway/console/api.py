@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from gateway.console.parts import ConsoleNow, HeaderSender, LanguageNow, Problem, SignedIn, Visitor, WordsNow
 from gateway.console.pages import Before, Number
+from gateway.console.parts import ConsoleNow, HeaderSender, LanguageNow, Problem, SignedIn, Visitor, WordsNow
 from gateway.console.signing import BusyError, LockedOutError
 from gateway.console.steps import LONGEST_NOTE, take
 from gateway.desk import Child, Happening, Health, Incident, Outcome, State
@@ -111,7 +111,9 @@ def incident(console: ConsoleNow, _: SignedIn, words: WordsNow, number: Number) 
 
 
 @router.post("/incidents/{number}/steps", tags=["incidents"])
-def step(console: ConsoleNow, sender: HeaderSender, language: LanguageNow, number: Number, wanted: StepTaken) -> Incident:
+def step(
+    console: ConsoleNow, sender: HeaderSender, language: LanguageNow, number: Number, wanted: StepTaken
+) -> Incident:
     """Takes a step; 409 with the incident as it stands when it can't follow on that."""
     face = console.looks.faces[language]
     return take(console, sender, face, number, wanted.state, wanted.note, wanted.outcome or "")
@@ -157,5 +159,3 @@ def _signed_in_as(visitor: Visitor) -> SignedInAs:
     return SignedInAs(
         name=person.name, full_name=person.full_name, role=person.role, csrf=visitor.token, ends_ms=session.ends_ms
     )
-
-

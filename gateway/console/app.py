@@ -94,7 +94,7 @@ def _refuse(request: Request, status: int, key: str) -> Response:
 
 
 def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)  # noqa: S101 registered for it
+    assert isinstance(error, Problem)
     return _answer(request, error)
 
 
@@ -107,12 +107,12 @@ def _not_signed_in(request: Request, _: Exception) -> Response:
 
 
 def _not_understood(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 registered for it
+    assert isinstance(error, RequestValidationError)
     in_path = any(mistake["loc"][0] == "path" for mistake in error.errors())
     return _refuse(request, *((404, "error.404.text") if in_path else (422, "error.422.text")))
 
 
 def _http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 registered for it
+    assert isinstance(error, HTTPException)
     status = error.status_code if f"error.{error.status_code}.text" in WORDS else 422
     return _refuse(request, status, f"error.{status}.text")

@@ -33,11 +33,11 @@ class Face:
         return datetime.fromtimestamp(at_ms / SECOND_MS, tz=UTC).astimezone(self.zone)
 
     def clock(self, at_ms: int) -> str:
-        """"14:02:11"."""
+        """ "14:02:11"."""
         return f"{self.local(at_ms):%H:%M:%S}"
 
     def moment_text(self, at_ms: int, now_ms: int) -> str:
-        """"14:02:11" today, "2026-11-23 14:02:11" on another day."""
+        """ "14:02:11" today, "2026-11-23 14:02:11" on another day."""
         at = self.local(at_ms)
         return f"{at:%H:%M:%S}" if at.date() == self.local(now_ms).date() else f"{at:%Y-%m-%d %H:%M:%S}"
 
@@ -50,13 +50,13 @@ class Face:
         )
 
     def zone_name(self, at_ms: int) -> str:
-        """"PKT", or "UTC+05:00" where the zone has no name of its own."""
+        """ "PKT", or "UTC+05:00" where the zone has no name of its own."""
         at = self.local(at_ms)
         name = at.tzname() or ""
         return name if name.isalpha() else f"UTC{at:%z}"
 
     def stopwatch(self, length_ms: int) -> str:
-        """"0:42", "12:05", "1:02:33", "2 d 03:10": the age of an open alarm."""
+        """ "0:42", "12:05", "1:02:33", "2 d 03:10": the age of an open alarm."""
         seconds = max(0, length_ms) // SECOND_MS
         days, rest = divmod(seconds, DAY_MS // SECOND_MS)
         hours, minutes, seconds = rest // 3600, rest // 60 % 60, rest % 60
@@ -65,7 +65,7 @@ class Face:
         return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
     def span(self, length_ms: int) -> str:
-        """"4 s", "12 min", "3 h", "2 d": one unit, enough to judge by."""
+        """ "4 s", "12 min", "3 h", "2 d": one unit, enough to judge by."""
         length = max(0, length_ms)
         for unit, size, below in (
             ("s", SECOND_MS, 2 * MINUTE_MS),
@@ -77,7 +77,7 @@ class Face:
         return self.words.raw("span.d").format(n=length // DAY_MS)
 
     def ago(self, at_ms: int, now_ms: int) -> Markup:
-        """"4 s ago", kept up to date by the page's script."""
+        """ "4 s ago", kept up to date by the page's script."""
         text = self.words.raw("ago").format(age=self.span(now_ms - at_ms))
         return Markup('<span class="ago" data-ago="{}">{}</span>').format(at_ms, text)
 
@@ -96,18 +96,18 @@ class Face:
         return (place.entrance_name_ur if urdu else "") or place.entrance_name or place.entrance
 
     def where(self, place: Place | None, device: str) -> str:
-        """"Consulate, Main gate"; the device's id when its place is not entered."""
+        """ "Consulate, Main gate"; the device's id when its place is not entered."""
         if place is None:
             return device
         comma = "، " if self.words.language is Language.UR else ", "
         return comma.join(part for part in (self.site(place), self.entrance(place)) if part)
 
     def battery(self, millivolts: int) -> Markup:
-        """"3.9 V"."""
+        """ "3.9 V"."""
         return Markup('<span dir="ltr">{:.1f}&nbsp;V</span>').format(millivolts / 1000)
 
     def signal(self, dbm: int) -> Markup:
-        """"good (−60 dBm)", to the nearest 5, so that it does not flicker at every heartbeat."""
+        """ "good (−60 dBm)", to the nearest 5, so that it does not flicker at every heartbeat."""
         return Markup('{} <span class="dim" dir="ltr">−{}&nbsp;dBm</span>').format(
             self.words.raw(f"signal.{signal_word(dbm)}"), abs(5 * round(dbm / 5))
         )
@@ -129,7 +129,7 @@ class Face:
 
 
 def signal_word(dbm: int) -> str:
-    """"good", "fair" or "weak"."""
+    """ "good", "fair" or "weak"."""
     return "good" if dbm >= GOOD_DBM else "fair" if dbm >= FAIR_DBM else "weak"
 
 

@@ -79,7 +79,7 @@ class Board:
     def seen(self, stamp: str) -> list[int]:
         """The versions of a stamp; NOTHING for each if it isn't one of this process."""
         epoch, *versions = stamp.split("-")
-        known = epoch == self.epoch and len(versions) == 6 and all(v.isdecimal() for v in versions)  # noqa: PLR2004
+        known = epoch == self.epoch and len(versions) == 6 and all(v.isdecimal() for v in versions)
         return [int(version) for version in versions] if known else [NOTHING] * 6
 
 
@@ -150,7 +150,7 @@ class Live:
                     self._follow_subscription(self._subscription)
                 finally:
                     self._subscription.close()
-            except Exception:
+            except Exception:  # noqa: BLE001 whatever it was, it is told and tried again
                 self.failures += 1
                 _log.exception("the console can't see the station; trying again")
                 self._stopping.wait(PACE_S)

@@ -56,7 +56,7 @@ def incident(request: Request, console: ConsoleNow, visitor: SignedIn, words: Wo
 
 
 @router.post("/incidents/{number}/steps")
-def step(  # noqa: PLR0913, PLR0917
+def step(
     request: Request,
     console: ConsoleNow,
     sender: FormSender,
@@ -124,18 +124,18 @@ def health(request: Request, console: ConsoleNow, visitor: SignedIn) -> Response
 
 
 @router.get("/language/{language}")
-def choose_language(language: Language, console: ConsoleNow, to: Annotated[str, Query(max_length=500)] = "/") -> Response:
+def choose_language(
+    language: Language, console: ConsoleNow, to: Annotated[str, Query(max_length=500)] = "/"
+) -> Response:
     """Keeps the visitor's language, and goes back to the page."""
     answer = redirect(to)
-    answer.set_cookie(
-        LANGUAGE_COOKIE, language, max_age=YEAR_S, secure=console.secure, httponly=True, samesite="lax"
-    )
+    answer.set_cookie(LANGUAGE_COOKIE, language, max_age=YEAR_S, secure=console.secure, httponly=True, samesite="lax")
     return answer
 
 
 @router.get("/sign-in")
 def sign_in_page(
-    request: Request, console: ConsoleNow, to: Annotated[str, Query(max_length=500)] = "/", ended: bool = False  # noqa: FBT001, FBT002
+    request: Request, console: ConsoleNow, to: Annotated[str, Query(max_length=500)] = "/", ended: bool = False
 ) -> Response:
     """Asks who it is."""
     if visitor_of(request) is not None:
@@ -144,7 +144,7 @@ def sign_in_page(
 
 
 @router.post("/sign-in")
-def sign_in(  # noqa: PLR0913, PLR0917
+def sign_in(
     request: Request,
     console: ConsoleNow,
     language: LanguageNow,
@@ -185,7 +185,7 @@ def sign_out(console: ConsoleNow, sender: FormSender) -> Response:
     return answer
 
 
-def _sign_in_form(  # noqa: PLR0913
+def _sign_in_form(
     request: Request, console: ConsoleNow, message: str, *, to: str, status: int = 200, name: str = "", wait: str = ""
 ) -> Response:
     token = console.sessions.visit(console.desk.now_ms())
@@ -198,5 +198,3 @@ def _sign_in_form(  # noqa: PLR0913
 
 def _card(console: ConsoleNow, visitor: SignedIn, language: Language, stands: Incident) -> str:
     return Pieces(console, language, visitor.may_step, View.ALARMS, "").card(stands)
-
-

@@ -153,7 +153,7 @@ FormSender = Annotated[Visitor, Depends(form_sender)]
 HeaderSender = Annotated[Visitor, Depends(header_sender)]
 
 
-def page(  # noqa: PLR0913 a page needs to know all of this
+def page(
     request: Request, visitor: Visitor, template: str, *, view: str, stamp: str, status: int = 200, **values: object
 ) -> HTMLResponse:
     """A page inside the frame that every signed-in page has."""

@@ -33,7 +33,7 @@ class Sessions:
 
     def __init__(self, secret: bytes) -> None:
         """secret: at least 16 bytes that only the station knows; changing it signs everybody out."""
-        if len(secret) < 16:  # noqa: PLR2004
+        if len(secret) < 16:
             msg = "the console's secret is too short: 16 bytes or more"
             raise ValueError(msg)
         self._cookie_key = _derived(secret, b"tocsin console session")

@@ -14,9 +14,7 @@ LONGEST_NOTE = 500
 TAKEN = (State.ACKNOWLEDGED, State.RESPONDING, State.ON_SCENE, State.CLOSED)
 
 
-def take(  # noqa: PLR0913 all of it is the step
-    console: Console, visitor: Visitor, face: Face, number: int, state: str, note: str, outcome: str
-) -> Incident:
+def take(console: Console, visitor: Visitor, face: Face, number: int, state: str, note: str, outcome: str) -> Incident:
     """Takes the step in the visitor's name. Raises Problem: 403, 404, 409 with the incident as it stands, or 422."""
     words = face.words
     if not visitor.may_step:
@@ -38,9 +36,11 @@ def take(  # noqa: PLR0913 all of it is the step
 
 
 def taken(face: Face, incident: Incident) -> str:
-    """"Consulate, Main gate: Acknowledged"."""
+    """ "Consulate, Main gate: Acknowledged"."""
     return face.words.plain(
-        "answer.done", where=face.where(incident.place, incident.device), state=face.words.known("state", incident.state)
+        "answer.done",
+        where=face.where(incident.place, incident.device),
+        state=face.words.known("state", incident.state),
     )
 
 

@@ -56,7 +56,7 @@ api_router = APIRouter(prefix="/api/v1", tags=["live"])
 
 
 @router.get("/live")
-async def page_stream(  # noqa: PLR0913, PLR0917
+async def page_stream(
     request: Request,
     console: ConsoleNow,
     visitor: SignedIn,
@@ -75,11 +75,11 @@ async def program_stream(
     request: Request,
     console: ConsoleNow,
     visitor: SignedIn,
-    topics: Annotated[list[Topic], Query(max_length=4)] = list(Topic),  # noqa: B006, B008 FastAPI copies it
+    topics: Annotated[list[Topic], Query(max_length=4)] = list(Topic),  # noqa: B006 FastAPI copies it
 ) -> StreamingResponse:
     """Server-sent events in JSON: `incidents` (all open, at each change), `children` and `happenings` (those that
     changed; all at first), `health`, `beat` every 2 s, `ended` (why) before the stream is closed.
-    """  # noqa: D205
+    """
     board = console.live.board
     return _stream(request, console, visitor, lambda seen: _program_events(board, topics, seen), "")
 
@@ -138,7 +138,7 @@ def _over(console: Console, visitor: Visitor, mark: object) -> str:
 class Pieces:
     """The HTML of one kind of page, piece by piece as it changes."""
 
-    def __init__(self, console: Console, language: Language, may_step: bool, view: View, number: str) -> None:  # noqa: FBT001
+    def __init__(self, console: Console, language: Language, may_step: bool, view: View, number: str) -> None:
         """number: of the incident, for View.INCIDENT."""
         self._desk, self._looks, self._board = console.desk, console.looks, console.live.board
         self._language, self._may_step, self._view, self._number = language, may_step, view, number
@@ -196,7 +196,7 @@ class Pieces:
         if self._view is View.ALARMS:
             last = next(iter(board.history.items.values()), None)
             summary["parts"] = {
-                **{"ready": self._piece("_ready.html", **values)},
+                "ready": self._piece("_ready.html", **values),
                 "heading": self._piece("_heading.html", **values),
                 "calm": self._piece("_calm.html", last=last, **values),
             }

@@ -19,7 +19,7 @@ class Language(StrEnum):
 
     @property
     def direction(self) -> str:
-        """"ltr" or "rtl", for the `dir` attribute."""
+        """ "ltr" or "rtl", for the `dir` attribute."""
         return "rtl" if self is Language.UR else "ltr"
 
 
@@ -43,7 +43,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Scripts are switched off in this browser: this page is not live and makes no sound. It reloads every 10 seconds.",
         "اس براؤزر میں اسکرپٹ بند ہے: یہ صفحہ خود تازہ نہیں ہوتا اور آواز نہیں دیتا۔ یہ ہر 10 سیکنڈ بعد دوبارہ کھلتا ہے۔",
     ),
-    "ready": ("{ready} of {all} entrances can deliver a press now", "{all} میں سے {ready} داخلی راستے اس وقت الارم پہنچا سکتے ہیں"),
+    "ready": (
+        "{ready} of {all} entrances can deliver a press now",
+        "{all} میں سے {ready} داخلی راستے اس وقت الارم پہنچا سکتے ہیں",
+    ),
     "ready.short": ("{ready} of {all} entrances ready", "{all} میں سے {ready} داخلی راستے تیار"),
     "ready.none": ("No button is known yet", "ابھی کوئی بٹن درج نہیں"),
     "banner.raised": ("ALARM", "الارم"),
@@ -57,7 +60,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "This page is NOT live. New alarms do not appear here.",
         "یہ صفحہ براہِ راست نہیں ہے۔ نئے الارم یہاں ظاہر نہیں ہوں گے۔",
     ),
-    "live.last": ("Last contact {age} ago. Trying again by itself.", "آخری رابطہ {age} پہلے۔ دوبارہ کوشش خود بخود جاری ہے۔"),
+    "live.last": (
+        "Last contact {age} ago. Trying again by itself.",
+        "آخری رابطہ {age} پہلے۔ دوبارہ کوشش خود بخود جاری ہے۔",
+    ),
     "live.never": ("No contact yet. Trying again by itself.", "ابھی رابطہ نہیں ہوا۔ دوبارہ کوشش خود بخود جاری ہے۔"),
     "live.advice": ("Use another console or the telephone meanwhile.", "اس دوران دوسرا کنسول یا ٹیلیفون استعمال کریں۔"),
     "live.elsewhere": (
@@ -142,7 +148,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "NOT SENT: the station did not answer. Do it again.",
         "نہیں بھیجا گیا: اسٹیشن نے جواب نہیں دیا۔ دوبارہ کریں۔",
     ),
-    "answer.viewer": ("Your account may only look. An operator has to do this.", "آپ صرف دیکھ سکتے ہیں۔ یہ قدم آپریٹر اٹھائے گا۔"),
+    "answer.viewer": (
+        "Your account may only look. An operator has to do this.",
+        "آپ صرف دیکھ سکتے ہیں۔ یہ قدم آپریٹر اٹھائے گا۔",
+    ),
     "answer.dismiss": ("Dismiss", "ہٹائیں"),
     # One alarm
     "incident.title": ("Alarm {number}", "الارم {number}"),
@@ -283,7 +292,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "Too many wrong tries. Try again in {wait}. If you forgot the password, ask the administrator.",
         "بہت زیادہ غلط کوششیں۔ {wait} بعد دوبارہ کوشش کریں۔ پاس ورڈ یاد نہ ہو تو منتظم سے رجوع کریں۔",
     ),
-    "sign_in.busy": ("Too many people are signing in. Try again in a moment.", "اس وقت بہت سے لوگ سائن اِن کر رہے ہیں۔ ذرا دیر بعد کوشش کریں۔"),
+    "sign_in.busy": (
+        "Too many people are signing in. Try again in a moment.",
+        "اس وقت بہت سے لوگ سائن اِن کر رہے ہیں۔ ذرا دیر بعد کوشش کریں۔",
+    ),
     "sign_in.stale": ("This page was open too long. Try again.", "یہ صفحہ بہت دیر کھلا رہا۔ دوبارہ کوشش کریں۔"),
     "sign_in.ended": ("You were signed out. Sign in again.", "آپ سائن آؤٹ ہو گئے ہیں۔ دوبارہ سائن اِن کریں۔"),
     # Mistakes
@@ -309,7 +321,10 @@ WORDS: dict[str, tuple[str, str]] = {
         "کنسول میں غلطی ہوئی جو اسٹیشن کے لاگ میں درج ہے۔ الارم بدستور موصول ہو رہے ہیں۔ صفحہ دوبارہ کھولیں یا دوسرا کنسول استعمال کریں۔",
     ),
     "error.503": ("Busy", "مصروف"),
-    "error.503.text": ("Too many pages are open. Try again in a moment.", "بہت سے صفحات کھلے ہیں۔ ذرا دیر بعد کوشش کریں۔"),
+    "error.503.text": (
+        "Too many pages are open. Try again in a moment.",
+        "بہت سے صفحات کھلے ہیں۔ ذرا دیر بعد کوشش کریں۔",
+    ),
     "error.401.text": ("Sign in first.", "پہلے سائن اِن کریں۔"),
     "error.home": ("Go to the alarms", "الارم کے صفحے پر جائیں"),
     # Keyboard help

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import paho.mqtt.client as mqtt
 
 SCHEMA = "CREATE TABLE messages (id INTEGER PRIMARY KEY, kind INTEGER, topic TEXT, payload BLOB)"
-RECEIPTED = (wire.ALARM, wire.EVENT, wire.HEARTBEAT)
+LANES = ("alarm", "event", "heartbeat")
 
 
 class Subscriber:
@@ -36,25 +36,31 @@ class Subscriber:
         self._lock = threading.Lock()
         self.client = link.client("subscriber", "localhost", folder / "subscriber", keepalive_s=30, keep_session=True)
         self.client.manual_ack_set(False)  # paho acknowledges when `_arrived` returns, so after the commit
-        self.client.on_connect = lambda client, *_: client.subscribe(f"tocsin/1/{self._device}/+", 1) and None
+        self.client.on_connect = self._connected
         self.client.on_message = self._arrived
 
+    def _connected(self, client: mqtt.Client, *_: object) -> None:
+        client.subscribe([(f"tocsin/1/{self._device}/{lane}", 1) for lane in LANES])
+
     def _arrived(self, _client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-        if message.topic.endswith("/receipt"):
-            return
         content = wire.unseal(message.payload).message
         kind = content[wire.KIND]
         self._database.execute(  # in autocommit: when it returns, the row is on the disk
             "INSERT INTO messages (kind, topic, payload) VALUES (?, ?, ?)", (kind, message.topic, message.payload)
         )
-        if kind in RECEIPTED:
-            self._receipt(content[wire.BOOT], content[wire.SEQ], wire.AT_HQ)
+        self._receipt(content[wire.BOOT], content[wire.SEQ], wire.AT_HQ)
         if kind == wire.ALARM:
             with self._lock:
                 self._open.append((content[wire.BOOT], content[wire.SEQ]))
 
     def _receipt(self, boot: int, seq: int, stage: int) -> None:
-        content = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: stage, wire.DEVICE: self._device}
+        content = {
+            wire.KIND: wire.RECEIPT,
+            wire.BOOT: boot,
+            wire.SEQ: seq,
+            wire.STAGE: stage,
+            wire.DEVICE: self._device,
+        }
         sealed = wire.seal(content, self._headquarters, self._key)
         self.client.publish(f"tocsin/1/{self._device}/receipt", sealed, 1)
 

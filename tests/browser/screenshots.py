@@ -64,7 +64,7 @@ def main() -> None:
         page.wait_for_selector('[data-incident][data-state="acknowledged"]')
         page.click("#answer-dismiss")
         world.buttons["clifton-gate"].press()
-        page.wait_for_selector('[data-incident][data-state="raised"]')
+        page.wait_for_selector('[data-incident][data-state="raised"] .age:has-text("0:07")')
         taken = [take(page, "alarm.png")]
         page.click('a[href^="/language/ur"]')
         taken.append(take(page, "alarm-ur.png"))

@@ -93,7 +93,9 @@ def test_headquarters_is_away_for_a_minute_and_back(lined: tuple[World, Line]) -
         time.sleep(chance.uniform(3, 9))
     operator = Operator(world).sign_in()
     silent = [said for said in operator.get("happenings") if said["code"] == "child_silent"]
-    assert any(said["subject"] == SITE and all(device in said["detail"] for device in world.buttons) for said in silent), silent
+    assert any(
+        said["subject"] == SITE and all(device in said["detail"] for device in world.buttons) for said in silent
+    ), silent
     since = min(said["happened_at_ms"] for said in silent) - (time.time_ns() // 1_000_000 - AWAY_S * 1000)
     assert since < 22_000, f"headquarters noticed after {since} ms"
     assert all(button.light in {"at_gateway", "unconfirmed"} for button in buttons)
@@ -118,7 +120,11 @@ def test_a_button_that_says_everything_three_times() -> None:
                 client.publish("alarm", wire.seal({**alarm, wire.AGE: seq + late}, device, key))
         wait_until(lambda: len(client.receipts(wire.AT_HQ)) == 20, 20, "a receipt for each")
         client.close()
-        rows = world.database().execute("SELECT seq, count(*) FROM incidents WHERE device = ? GROUP BY seq", (device,)).fetchall()
+        rows = (
+            world.database()
+            .execute("SELECT seq, count(*) FROM incidents WHERE device = ? GROUP BY seq", (device,))
+            .fetchall()
+        )
         assert rows == [(seq, 1) for seq in range(1, 21)]
         assert operator.get("health")["counters"]
         assert world.identities[HQ]
@@ -131,7 +137,10 @@ def test_a_silent_button_is_an_event_within_20_s() -> None:
         world.processes["broker gw-clifton"]  # the broker lives; only the button falls silent, without a word
         world.buttons["clifton-visa"].freeze()
         wait_until(
-            lambda: any(said["code"] == "child_silent" and said["subject"] == "clifton-visa" for said in operator.get("happenings")),
+            lambda: any(
+                said["code"] == "child_silent" and said["subject"] == "clifton-visa"
+                for said in operator.get("happenings")
+            ),
             20,
             "the event of the silent button",
             every_s=0.2,

@@ -60,7 +60,6 @@ function step() {
   const left = Math.ceil((mutedUntil - Date.now()) / 1000);
   const state = blocked ? "blocked" : muted() ? "muted" : wanted ? "sounding" : "on";
   const text = words[`sound.${state === "sounding" ? "on" : state}`].replace("{s}", left);
-  button.hidden = false;
   button.dataset.state = state;
   if (button.textContent !== text) button.textContent = text;
   mute.hidden = !(wanted || stale) || blocked || muted();
