@@ -78,18 +78,25 @@ def measure(presses: int) -> str:
         )
         bare: dict[str, list[float]] = {name: [] for name in FLOORS}
         began = time.monotonic()
-        for block in range(BLOCKS):
-            count = presses * (block + 1) // BLOCKS - presses * block // BLOCKS
-            for pipeline in (tocsin, bridge) if block % 2 == 0 else (bridge, tocsin):
-                for _ in range(count):
-                    pipeline.press()
-                pipeline.settle()
-            for name, values in bare.items():
-                one = getattr(floors, name)
-                for number in range(count):
-                    values.append(one(number))
-                    time.sleep(PAUSE_S)
-            say(f"  {len(tocsin.times)} of {presses} presses of each, {time.monotonic() - began:.0f} s")
+        try:
+            for block in range(BLOCKS):
+                count = presses * (block + 1) // BLOCKS - presses * block // BLOCKS
+                for pipeline in (tocsin, bridge) if block % 2 == 0 else (bridge, tocsin):
+                    for _ in range(count):
+                        pipeline.press()
+                    pipeline.settle()
+                for name, values in bare.items():
+                    one = getattr(floors, name)
+                    for number in range(count):
+                        values.append(one(number))
+                        time.sleep(PAUSE_S)
+                say(f"  {len(tocsin.times)} of {presses} presses of each, {time.monotonic() - began:.0f} s")
+        except (TimeoutError, RuntimeError, KeyboardInterrupt):
+            peer_said = "\n".join(f"{peer.button.device}: {said}" for said in peer.button.said[-4:])
+            say(f"{world.log_tails()}\n{peer_said}\n{len(tocsin.times)} and {len(bridge.times)} presses until then:")
+            if tocsin.times and bridge.times and all(bare.values()):
+                say(tables(tocsin, bridge, bare))
+            raise
         return tables(tocsin, bridge, bare)
 
 

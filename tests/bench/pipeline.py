@@ -44,7 +44,13 @@ class Pipeline:
     """
 
     def __init__(
-        self, name: str, button: Button, database: sqlite3.Connection, newest: str, since: str, close: Callable[[], None]
+        self,
+        name: str,
+        button: Button,
+        database: sqlite3.Connection,
+        newest: str,
+        since: str,
+        close: Callable[[], None],
     ) -> None:
         self.name = name
         self.times: list[Times] = []
@@ -79,6 +85,8 @@ class Pipeline:
         sent_ns = latched["latched"]["pin_at"] + message[wire.AGE] * 1_000_000
         ends = (committed_ns, lit_ns)
         self.times.append(Times(*((end - start) / 1e6 for start in (pin_ns, sent_ns, latched["at"]) for end in ends)))
+        # On a busy disk the button may be late; a press before it has seen the release would be none.
+        button.wait_for(lambda said: said.get("loop") == {"pressed": False}, TIMEOUT_S, spoken)
         time.sleep(max(0.0, REST_S - (time.monotonic() - released)))
 
     def _committed(self, newest: int) -> tuple[int, bytes]:
@@ -100,4 +108,4 @@ class Pipeline:
 
 
 def _is_lit(said: dict[str, Any], number: list[int]) -> bool:
-    return said.get("stage", 0) >= wire.AT_HQ and said["alarm"] == number
+    return bool(said.get("stage", 0) >= wire.AT_HQ and said["alarm"] == number)

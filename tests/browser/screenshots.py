@@ -10,13 +10,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from demo.process import wait_until
 from demo.world import OPERATOR, World
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
-SIZE = {"width": 1280, "height": 800}
+SIZE = ViewportSize(width=1280, height=800)
 LARGEST_BYTES = 150_000
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -56,7 +56,9 @@ GATE = Place(
 )
 VISA = replace(GATE, entrance="visa", entrance_name="Visa hall", entrance_name_ur="ویزا ہال")
 CARS = replace(GATE, entrance="cars", entrance_name="Car park", entrance_name_ur="")
-HOSTILE = replace(GATE, entrance="x", entrance_name="<img src=x onerror=alert(1)>", address="'\"><script>alert(2)</script>")
+HOSTILE = replace(
+    GATE, entrance="x", entrance_name="<img src=x onerror=alert(1)>", address="'\"><script>alert(2)</script>"
+)
 NEVER = 2**62
 
 

@@ -82,7 +82,10 @@ class Drill:
             operator.close_all()
             if time.monotonic() > end:
                 lights = {button.device: (button.light, button.said[-4:]) for button in self.world.buttons.values()}
-                raise TimeoutError(f"not every button is at rest again: {lights}")
+                refused = operator.get("health")["refused"]
+                raise TimeoutError(
+                    f"not every button is at rest again: {lights}; {refused}\n{self.world.log_tails()}"
+                )
             time.sleep(0.3)
 
     def check(self, *, exactly: bool = True) -> None:

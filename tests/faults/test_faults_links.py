@@ -95,7 +95,7 @@ def test_headquarters_is_away_for_a_minute_and_back(lined: tuple[World, Line]) -
     silent = [said for said in operator.get("happenings") if said["code"] == "child_silent"]
     assert any(
         said["subject"] == SITE and all(device in said["detail"] for device in world.buttons) for said in silent
-    ), silent
+    ), [(said["subject"], said["detail"], said["happened_at_ms"]) for said in silent]
     since = min(said["happened_at_ms"] for said in silent) - (time.time_ns() // 1_000_000 - AWAY_S * 1000)
     assert since < 22_000, f"headquarters noticed after {since} ms"
     assert all(button.light in {"at_gateway", "unconfirmed"} for button in buttons)

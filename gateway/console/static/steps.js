@@ -105,10 +105,11 @@ closing.querySelector("form").addEventListener("submit", async (event) => {
     document.getElementById("close-mistake").textContent = document.getElementById("answer-text").textContent;
   }
 });
-closing.querySelector("[name=outcome]").addEventListener("invalid", (event) => {
+const noOutcome = (event) => {
   event.preventDefault();
   document.getElementById("close-mistake").textContent = words["answer.outcome"];
-});
+};
+closing.addEventListener("invalid", noOutcome, { capture: true }); // told to each choice, it doesn't bubble
 document.getElementById("close-cancel").addEventListener("click", () => closing.close());
 document.getElementById("answer-dismiss").addEventListener("click", () => (answer.hidden = true));
 document.getElementById("help").addEventListener("click", () => help.showModal());
