@@ -25,6 +25,14 @@ def micropython() -> str:
     return found
 
 
+def chromium() -> str:
+    """The browser to test with: TOCSIN_CHROMIUM, or the first on PATH."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("TOCSIN_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    assert found, "Chromium is missing: install it, or name it in TOCSIN_CHROMIUM"
+    return found
+
+
 def free_port() -> int:
     """A TCP port on loopback that nothing listens on."""
     with socket.socket() as listener:

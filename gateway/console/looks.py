@@ -50,7 +50,7 @@ class Looks:
             Link=Link,
             signal_word=signal_word,
             weak_battery_mv=WEAK_BATTERY_MV,
-            key_of={State.ACKNOWLEDGED: "A", State.RESPONDING: "R", State.ON_SCENE: "S", State.CLOSED: "C"},
+            key_of={State.ACKNOWLEDGED: "A", State.RESPONDING: "R", State.ON_SCENE: "O", State.CLOSED: "C"},
         )
 
     def render(self, template: str, language: Language, **values: object) -> str:

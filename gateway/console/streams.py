@@ -1,7 +1,7 @@
 """Server-sent events: what an open page, or another program, is told as it happens.
 
 Both streams begin with everything (or with what changed since the stamp that the client shows), go on with changes,
-and beat every 2 s. No beat is sent while the station does not answer: the client's watchdog then says so.
+and beat every 2 s. While the station does not answer they say `silent` instead, and the page says that it is not live.
 """
 
 import asyncio
@@ -78,7 +78,8 @@ async def program_stream(
     topics: Annotated[list[Topic], Query(max_length=4)] = list(Topic),  # noqa: B006 FastAPI copies it
 ) -> StreamingResponse:
     """Server-sent events in JSON: `incidents` (all open, at each change), `children` and `happenings` (those that
-    changed; all at first), `health`, `beat` every 2 s, `ended` (why) before the stream is closed.
+    changed; all at first), `health`, `beat` every 2 s, `silent` instead while the station does not answer, `ended`
+    (why) before the stream is closed.
     """
     board = console.live.board
     return _stream(request, console, visitor, lambda seen: _program_events(board, topics, seen), "")
@@ -116,7 +117,7 @@ async def _follow(console: Console, visitor: Visitor, mark: object, tell: Tell, 
                     yield f"event: beat\ndata: {to_json({'now_ms': console.desk.now_ms()})}\n\n"
                     beat_due = time.monotonic() + BEAT_S
                 else:
-                    yield ": the station does not answer\n\n"
+                    yield "event: silent\ndata: {}\n\n"
                     beat_due = time.monotonic() + RETRY_S
             try:
                 await asyncio.wait_for(bell.wait(), max(0.0, beat_due - time.monotonic()))

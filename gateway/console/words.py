@@ -333,7 +333,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "help.arrows": ("Select the next or the previous alarm", "اگلا یا پچھلا الارم منتخب کریں"),
     "help.a": ("Acknowledge the selected alarm", "منتخب الارم کی تصدیق کریں"),
     "help.r": ("A unit is responding", "یونٹ روانہ ہو گیا"),
-    "help.s": ("A unit is on scene", "یونٹ موقع پر پہنچ گیا"),
+    "help.o": ("A unit is on scene", "یونٹ موقع پر پہنچ گیا"),
     "help.c": ("Close: asks for the outcome", "بند کریں: نتیجہ پوچھا جائے گا"),
     "help.enter": ("Open the details of the selected alarm", "منتخب الارم کی تفصیل کھولیں"),
     "help.m": ("Mute for 60 s; a new alarm sounds all the same", "60 سیکنڈ خاموشی؛ نیا الارم پھر بھی بجے گا"),

@@ -5,8 +5,6 @@ Starts the whole system, presses a button, cuts a wire, and looks at headquarter
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -14,20 +12,11 @@ from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from demo.process import wait_until
 from demo.world import OPERATOR, World
+from tests.parts import chromium
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 SIZE = ViewportSize(width=1280, height=800)
 LARGEST_BYTES = 150_000
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-def chromium() -> str:
-    """The browser: TOCSIN_CHROMIUM, or the first on PATH. Raises FileNotFoundError."""
-    found = os.environ.get("TOCSIN_CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        message = "no Chromium: install it, or name it in TOCSIN_CHROMIUM"
-        raise FileNotFoundError(message)
-    return found
 
 
 def sign_in(page: Page, world: World) -> None:

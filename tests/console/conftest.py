@@ -6,10 +6,6 @@ from tests.console.desk import StandInDesk
 from tests.console.visitor import Visitor
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("filterwarnings", "ignore:Using `httpx` with `starlette.testclient`")
-
-
 @pytest.fixture
 def desk() -> StandInDesk:
     return StandInDesk()

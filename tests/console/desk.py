@@ -175,7 +175,7 @@ class StandInDesk:
         self._seen()
         with self._lock:
             opened = [incident for incident in self._incidents.values() if incident.state is not State.CLOSED]
-            return sorted(opened, key=lambda incident: -incident.pressed_at_ms)
+            return sorted(opened, key=lambda incident: (-incident.pressed_at_ms, -incident.id))
 
     def incident(self, number: int) -> Incident | None:
         return self._incidents.get(number)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING
-
-from starlette.testclient import TestClient
 
 from gateway.console.app import create_app
 from tests.console.desk import PASSWORD, SECRET, ZONE, StandInDesk
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that it should use a younger httpx
+    from starlette.testclient import TestClient
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -36,7 +39,7 @@ class Visitor:
         """Fills in the form and sends it; signed in, the token of the session's own forms is kept."""
         form = self.http.get("/sign-in", params={"to": to})
         values = {"name": name, "password": password, "csrf": hidden(form.text, "csrf"), "to": hidden(form.text, "to")}
-        answer = self.http.post("/sign-in", data=values)
+        answer: Response = self.http.post("/sign-in", data=values)
         if answer.status_code == 303:
             self.csrf = hidden(self.http.get("/").text, "csrf")
         return answer
@@ -44,7 +47,8 @@ class Visitor:
     def step(self, number: int, **values: str) -> Response:
         """Presses a step's button as the page's script does."""
         headers = {"accept": "application/json", "x-csrf-token": self.csrf}
-        return self.http.post(f"/incidents/{number}/steps", data=values, headers=headers)
+        answer: Response = self.http.post(f"/incidents/{number}/steps", data=values, headers=headers)
+        return answer
 
 
 def hidden(html: str, name: str) -> str:

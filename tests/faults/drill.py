@@ -83,9 +83,7 @@ class Drill:
             if time.monotonic() > end:
                 lights = {button.device: (button.light, button.said[-4:]) for button in self.world.buttons.values()}
                 refused = operator.get("health")["refused"]
-                raise TimeoutError(
-                    f"not every button is at rest again: {lights}; {refused}\n{self.world.log_tails()}"
-                )
+                raise TimeoutError(f"not every button is at rest again: {lights}; {refused}\n{self.world.log_tails()}")
             time.sleep(0.3)
 
     def check(self, *, exactly: bool = True) -> None:

@@ -8,6 +8,7 @@ const page = document.body.dataset;
 const words = JSON.parse(page.words);
 const indicator = document.getElementById("live");
 const banner = document.getElementById("stale");
+const icon = document.querySelector("link[rel=icon]");
 const heard = new Map();
 const started = performance.now();
 
@@ -69,6 +70,10 @@ function connect() {
     beat = performance.now();
     tell("beat", now_ms);
     show("on");
+  });
+  on("silent", () => {
+    if (beat !== null) beat = Math.min(beat, performance.now() - STALE_MS);
+    watch();
   });
   on("list", list);
   on("parts", parts);
@@ -177,6 +182,7 @@ function summary(told) {
     badge.hidden = !count;
   }
   const title = document.title.replace(/^\(\d+\) /, "");
+  icon.href = told.raised.length ? icon.dataset.alarm : icon.dataset.calm;
   document.title = told.raised.length ? `(${told.raised.length}) ${title}` : title;
   const fresh = told.raised.filter(({ id }) => !known.has(id));
   if (fresh.length) announce(fresh.map(({ say }) => say).join(" "));

@@ -2,7 +2,8 @@
 
 const ANSWER_MS = 8000; // no answer within this: not sent
 const SETTLE_MS = 800; // keys rest when another alarm moved under the operator's hand
-const STEP_OF_KEY = { a: "acknowledged", r: "responding", s: "on_scene", c: "closed" };
+const STEP_OF_KEY = { a: "acknowledged", r: "responding", o: "on_scene", c: "closed" };
+const DIRECTION_OF_KEY = { arrowdown: 1, j: 1, arrowup: -1, k: -1 };
 const words = JSON.parse(document.body.dataset.words);
 const csrf = document.body.dataset.csrf;
 const closing = document.getElementById("close-dialog");
@@ -122,10 +123,10 @@ document.addEventListener("keydown", (event) => {
   const key = event.key.toLowerCase();
   if (key === "?") help.showModal();
   else if (key === "m") document.dispatchEvent(new CustomEvent("tocsin:mute"));
-  else if (key === "arrowdown" || key === "arrowup") {
+  else if (DIRECTION_OF_KEY[key]) {
     const list = all();
     if (!list.length) return;
-    const at = list.indexOf(current()) + (key === "arrowdown" ? 1 : -1);
+    const at = list.indexOf(current()) + DIRECTION_OF_KEY[key];
     choose(list[Math.min(list.length - 1, Math.max(0, at))], true);
   } else if (key === "enter" && chosen && !event.target.closest("a, button")) location.assign(`/incidents/${chosen}`);
   else if (STEP_OF_KEY[key] && performance.now() >= settled) {
