@@ -20,6 +20,7 @@ REST = {"loop_a": 340, "loop_b": 610}
 PRESSED = {"loop_a": 610, "loop_b": 340}
 CUT = {"loop_a": 1000, "loop_b": 1000}
 HOLD_S = 0.25
+APART_S = 0.15  # between two presses: what follows sooner is one press to the firmware
 
 
 class Button(Process):
@@ -89,6 +90,7 @@ class Button(Process):
         self.pins(**PRESSED)
         time.sleep(hold_s)
         self.pins(**(CUT if self.is_cut else REST))
+        time.sleep(APART_S)
         return at
 
     def cut(self) -> None:

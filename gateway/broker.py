@@ -134,7 +134,8 @@ class Watch:
             and match[1] != "<unknown>"
             and not any(word in match[2] for word in self._ORDERLY)
         ):
-            return self._note(match[1], f"the broker ended its connection: {match[2]}", text)
+            why = "the message is too large" if "oversize" in match[2] else f"the broker ended its connection: {match[2]}"
+            return self._note(match[1], why, text)
         return False
 
     def _note(self, who: str, why: str, sample: str) -> bool:

@@ -67,6 +67,10 @@ class Outsider:
     def publish(self, lane: str, payload: bytes, child: str | None = None) -> None:
         self._client.publish(f"tocsin/1/{child or self.name}/{lane}", payload, 1).wait_for_publish(10)
 
+    def publish_and_forget(self, lane: str, payload: bytes) -> None:
+        """For what the broker will not acknowledge."""
+        self._client.publish(f"tocsin/1/{self.name}/{lane}", payload, 1)
+
     def receipts(self, stage: int) -> set[tuple[int, int]]:
         """(boot, seq) of sealed receipts of `stage`."""
         found = set()
