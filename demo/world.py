@@ -185,7 +185,8 @@ class World:
             mine = [{**row, "point": points[row["id"]]} for row in rows if row["id"] != station]
             journal = Journal(self.folder / station / "state" / "station.db", [])
             journal.start()
-            journal.now(lambda connection, mine=mine: connection.execute(insert(schema.children), mine) and None)  # type: ignore[misc]
+            if mine:
+                journal.now(lambda connection, mine=mine: connection.execute(insert(schema.children), mine) and None)  # type: ignore[misc]
             journal.now(lambda connection: connection.execute(insert(schema.people), [person]) and None)
             journal.stop()
 

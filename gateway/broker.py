@@ -134,7 +134,9 @@ class Watch:
             and match[1] != "<unknown>"
             and not any(word in match[2] for word in self._ORDERLY)
         ):
-            why = "the message is too large" if "oversize" in match[2] else f"the broker ended its connection: {match[2]}"
+            why = (
+                "the message is too large" if "oversize" in match[2] else f"the broker ended its connection: {match[2]}"
+            )
             return self._note(match[1], why, text)
         return False
 

@@ -94,6 +94,16 @@ def test_every_word_that_is_asked_for_is_there() -> None:
     assert asked <= set(WORDS)
 
 
+def test_no_word_is_left_over() -> None:
+    text = "".join(path.read_text() for path in (*TEMPLATES.iterdir(), *STATIC.glob("*.js")))
+    text += "".join(path.read_text() for path in STATIC.parent.glob("*.py") if path.name != "words.py")
+    by_name = (  # the rest of the key is known when the page is made
+        "cause", "check", "column", "error", "happening", "happenings", "health", "help", "history", "how", "kind", "link",
+        "loop", "nav", "outcome", "role", "signal", "sound", "span", "state", "step",
+    )  # fmt: skip
+    assert [key for key in WORDS if key not in text and key.partition(".")[0] not in by_name] == []
+
+
 @pytest.mark.parametrize(
     ("group", "names"),
     [

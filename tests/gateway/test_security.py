@@ -76,7 +76,11 @@ def alarm(seq: int, boot: int = 1) -> dict[int, Any]:
 
 
 def alarms_of(world: World, source: str, station: str = HQ) -> list[Any]:
-    return world.database(station).execute("SELECT boot, seq FROM journal WHERE source = ? AND kind = 1", (source,)).fetchall()
+    return (
+        world.database(station)
+        .execute("SELECT boot, seq FROM journal WHERE source = ? AND kind = 1", (source,))
+        .fetchall()
+    )
 
 
 def test_without_a_certificate(world: World, desks: dict[str, Operator], broker: tuple[str, int]) -> None:
@@ -110,7 +114,9 @@ def test_with_a_revoked_certificate(world: World, desks: dict[str, Operator], br
 
     def is_refused() -> bool:
         """Not by a broker that is just starting again, but for its certificate."""
-        return not Outsider(world, thief, port, name).is_let_in() and count(desks[name], "127.0.0.1", "revoked") > before
+        return (
+            not Outsider(world, thief, port, name).is_let_in() and count(desks[name], "127.0.0.1", "revoked") > before
+        )
 
     wait_until(is_refused, 20, "the revocation", every_s=0.5)
 
@@ -150,9 +156,7 @@ def test_a_bit_that_was_flipped_is_refused_and_not_sent_for_ever(world: World, d
     shows(desks[HQ], ATTACKER, "the MAC is wrong")
     client.close()
     assert (1, 902) not in alarms_of(world, ATTACKER)
-    asked = (
-        "SELECT stage FROM deliveries JOIN journal ON journal.id = entry WHERE source = ? AND seq = 902"
-    )
+    asked = "SELECT stage FROM deliveries JOIN journal ON journal.id = entry WHERE source = ? AND seq = 902"
     wait_until(
         lambda: world.database(SITE).execute(asked, (ATTACKER,)).fetchall() == [(0,)], 10, "the gateway gave it up"
     )
@@ -172,7 +176,9 @@ def test_a_second_message_under_a_used_identity(world: World, desks: dict[str, O
     client.publish("alarm", wire.seal({**alarm(903), wire.CAUSE: wire.TEST}, ATTACKER, key))
     shows(desks[HQ], ATTACKER, "another message already has")
     client.close()
-    rows = world.database().execute("SELECT cause FROM incidents WHERE device = ? AND seq = 903", (ATTACKER,)).fetchall()
+    rows = (
+        world.database().execute("SELECT cause FROM incidents WHERE device = ? AND seq = 903", (ATTACKER,)).fetchall()
+    )
     assert rows == [("hold_up",)]
 
 
@@ -193,11 +199,15 @@ def test_a_receipt_forged_on_the_gateways_side(world: World) -> None:
         since_bare = len(button.said)
         gateway.publish("receipt", wire.encode(receipt), child=GATE)
         button.wait_for(lambda said: "refused" in said, 5, since_bare)
-        assert not [said for said in button.said[since:] if said.get("light") in {"at_hq", "acknowledged", "responding"}]
+        assert not [
+            said for said in button.said[since:] if said.get("light") in {"at_hq", "acknowledged", "responding"}
+        ]
         gateway.close()
     finally:
         world.processes[f"station {SITE}"].start()
-    button.wait_for(lambda said: said.get("stage") == 2 and said["alarm"] == [latched["boot"], latched["seq"]], 20, since)
+    button.wait_for(
+        lambda said: said.get("stage") == 2 and said["alarm"] == [latched["boot"], latched["seq"]], 20, since
+    )
 
 
 def test_64_kib_of_noise(world: World, desks: dict[str, Operator], broker: tuple[str, int]) -> None:

@@ -36,7 +36,9 @@ def test_debian_is_found_in_either_form_of_aptitudes_lists(tmp_path: Path) -> No
     (lists / "debian.sources").write_text(DEB822)
     assert setup.debian_source("bookworm", tmp_path) == "http://deb.example/debian"
     (lists / "debian.sources").unlink()
-    (tmp_path / "sources.list").write_text("# deb x\ndeb [arch=amd64] http://old.example/debian bookworm main contrib\n")
+    (tmp_path / "sources.list").write_text(
+        "# deb x\ndeb [arch=amd64] http://old.example/debian bookworm main contrib\n"
+    )
     assert setup.debian_source("bookworm", tmp_path) == "http://old.example/debian"
     with pytest.raises(setup.SetupError, match=r"MicroPython 1\.24"):
         setup.debian_source("noble", tmp_path)

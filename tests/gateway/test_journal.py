@@ -1,0 +1,133 @@
+"""What is receipted is on the disk, once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from demo.process import wait_until
+from firmware import wire
+from gateway.desk import State, StepRefusedError
+from gateway.journal import Entry, Journal, Kept
+from tests.parts import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def entry(seq: int, *, age: int = 5, cause: int = wire.HOLD_UP) -> Entry:
+    message = {wire.KIND: wire.ALARM, wire.BOOT: 1, wire.SEQ: seq, wire.AGE: age, wire.CAUSE: cause}
+    return Entry("b1", message, wire.seal(message, "b1", bytes(32)), [], 1_000, 995, exact=True)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    made = Journal(tmp_path / "station.db", ["hq"])
+    made.start()
+    yield made
+    made.stop()
+
+
+def kept(journal: Journal, one: Entry) -> Kept:
+    found: list[Kept] = []
+    done = threading.Event()
+    journal.put(one, lambda result: (found.append(result), done.set()))
+    assert done.wait(5)
+    return found[0]
+
+
+def count(journal: Journal, table: str) -> int:
+    with journal.readers.connect() as connection:
+        return int(connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())
+
+
+def test_a_repeat_with_a_newer_age_is_the_same_alarm(journal: Journal) -> None:
+    first, again = kept(journal, entry(1)), kept(journal, entry(1, age=5_000))
+    assert first.fresh
+    assert (again.fresh, again.conflict, again.id) == (False, False, first.id)
+    assert count(journal, "incidents") == count(journal, "deliveries") == 1
+
+
+def test_another_message_under_a_used_identity_is_a_conflict_and_changes_nothing(journal: Journal) -> None:
+    kept(journal, entry(1))
+    assert kept(journal, entry(1, cause=wire.TEST)).conflict
+    with journal.readers.connect() as connection:
+        assert connection.exec_driver_sql("SELECT cause FROM incidents").scalar_one() == "hold_up"
+
+
+def test_many_that_wait_are_committed_together(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "station.db", [])
+    done: list[Any] = []
+    for seq in range(300):
+        journal.put(entry(seq), done.append)
+    journal.start()
+    wait_until(lambda: len(done) == 300, 10, "every commit")
+    assert journal.commits < 10
+    journal.stop()
+
+
+def test_receipts_move_an_incident_forward_and_never_back(journal: Journal) -> None:
+    kept(journal, entry(1))
+    identity = ("b1", 1, 1)
+    assert journal.now(lambda connection: journal.delivered(connection, "hq", identity, 3)) is State.ACKNOWLEDGED
+    assert journal.now(lambda connection: journal.delivered(connection, "hq", identity, 2)) is None
+    assert journal.now(lambda connection: journal.delivered(connection, "hq", identity, 5)) is State.CLOSED
+    with journal.readers.connect() as connection:
+        assert connection.exec_driver_sql("SELECT stage FROM deliveries").scalar_one() == 5
+
+
+def test_a_step_that_is_refused_reaches_who_asked_and_stops_nobody(journal: Journal) -> None:
+    def refuse(_: object) -> None:
+        raise StepRefusedError("no")
+
+    with pytest.raises(StepRefusedError):
+        journal.now(refuse)
+    assert kept(journal, entry(2)).fresh
+
+
+def test_boot_numbers_are_never_given_twice(tmp_path: Path) -> None:
+    boots = []
+    for _ in range(3):
+        journal = Journal(tmp_path / "station.db", [])
+        journal.start()
+        boots.append(journal.next_boot())
+        journal.stop()
+    assert boots == [1, 2, 3]
+
+
+def test_whatever_was_said_to_be_kept_survives_sigkill(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from gateway.journal import Journal
+        from tests.gateway.test_journal import entry
+        journal = Journal(Path(sys.argv[1]), ["hq"])
+        journal.start()
+        for seq in range(100_000):
+            journal.put(entry(seq), lambda kept, seq=seq: sys.stdout.write(f"{seq}\\n") and sys.stdout.flush())
+            if seq % 50 == 0:
+                journal.now(lambda connection: None)
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "station.db")], cwd=PROJECT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    said = {int(process.stdout.readline()) for _ in range(200)}
+    process.kill()
+    said |= {int(line) for line in process.stdout.read().split("\n")[:-1] if line}
+    process.wait()
+    journal = Journal(tmp_path / "station.db", ["hq"])
+    with journal.readers.connect() as connection:
+        there = {row[0] for row in connection.exec_driver_sql("SELECT seq FROM journal")}
+        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
+    assert said <= there
+    journal.start()
+    journal.stop()

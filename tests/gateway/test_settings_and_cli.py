@@ -1,0 +1,95 @@
+"""A mistake is named with its file, line and key; the commands do what they say on real files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from demo.world import World
+from gateway.broker import Watch
+from gateway.cli import app
+from gateway.settings import SettingsError, load
+
+GOOD = 'station = "gw"\n[broker]\nport = 8883\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('station = "GW!"\n', "station.toml:1: station: must be 1 to 64"),
+        ('station = "gw"\n[broker]\nport = 99999\n', "station.toml:3: broker.port"),
+        ('station = "gw"\nrolle = "hq"\n', "station.toml:2: rolle: Extra inputs"),
+        ('station = "gw"\nrole = "hq"\n', "message_key"),
+        ("station = \n", "station.toml: Invalid value"),
+        ('station = "gw"\n[[parents]]\nid = "hq"\naddress = "a"\nmessage_key = "04ab"\n', "station.toml:5: parents.0.message_key"),
+    ],
+)  # fmt: skip
+def test_every_mistake_is_named_with_its_line(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "station.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as error:
+        load(path)
+    assert says in str(error.value)
+
+
+def test_paths_start_at_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "station.toml"
+    path.write_text(GOOD)
+    assert load(path).database == tmp_path / "state" / "station.db"
+    with pytest.raises(SettingsError, match="can't be read"):
+        load(tmp_path / "nothing.toml")
+
+
+def test_check_enrol_and_person_on_a_real_installation() -> None:
+    world = World(buttons=())
+    try:
+        config = str(world.folder / "hq.toml")
+        runner = CliRunner()
+        checked = runner.invoke(app, ["check", "--config", config])
+        assert checked.exit_code == 0
+        assert world.hq_message_point.hex() in checked.output
+        world.issue("b9").write_pem(world.folder / "b9")
+        certificate = str(world.folder / "b9" / "cert.pem")
+        wrong = runner.invoke(app, ["enrol", "--config", config, "--id", "b8", "--cert", certificate])
+        assert wrong.exit_code == 1
+        assert "not for b8" in wrong.output
+        right = [
+            "enrol",
+            "--config",
+            config,
+            "--id",
+            "b9",
+            "--cert",
+            certificate,
+            "--site",
+            "s",
+            "--entrance-name",
+            "Gate",
+        ]
+        assert runner.invoke(app, right).exit_code == 0
+        assert world.database().execute("SELECT kind, entrance_name FROM children WHERE id = 'b9'").fetchone() == (
+            "button", "Gate",
+        )  # fmt: skip
+        short = runner.invoke(app, ["person", "--config", config, "amna"], input="short\n")
+        assert short.exit_code == 1
+        assert runner.invoke(app, ["person", "--config", config, "amna"], input="long enough 1\n").exit_code == 0
+        assert "long enough" not in str(world.database().execute("SELECT * FROM people").fetchall())
+    finally:
+        world.close()
+
+
+def test_the_brokers_log_is_read_for_who_and_why() -> None:
+    watch = Watch()
+    assert not watch.line("New connection from 10.0.0.9:40000 on port 8883.")
+    assert watch.line("OpenSSL Error[0]: error:0A0000C7:SSL routines::peer did not return a certificate")
+    assert watch.line("Denied PUBLISH from b2 (d0, q1, r0, m1, 'tocsin/1/b1/alarm', ... (63 bytes))")
+    assert watch.line("Client b2 disconnected due to oversize packet.")
+    assert not watch.line("Client b2 disconnected.")
+    assert not watch.line("Client b2 already connected, closing old connection.")
+    assert list(watch.refused) == [
+        ("10.0.0.9", "it showed no certificate"),
+        ("b2", "it may not publish on that topic"),
+        ("b2", "the message is too large"),
+    ]
