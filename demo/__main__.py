@@ -108,15 +108,19 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    say("Making an authority, headquarters, a site and three buttons …")
-    world = World(console_port=arguments.port)
+    world = None
+    result: dict[str, Any] = {}
     try:
+        say("Making an authority, headquarters, a site and three buttons …")
+        world = World(console_port=arguments.port)
         say("Starting them, and waiting until headquarters hears every button …")
         world.start()
         if arguments.presses:
             result = press_in_turn(world, arguments.presses)
             complete = result["at_hq"] == result["receipts"] == arguments.presses
-            world.close()
+            if not complete:
+                say(f"{world.log_tails()}\nThe logs are kept in {world.folder}")
+            world.close(keep=not complete)
             sys.stdout.write(json.dumps(result) + "\n")
             return 0 if complete else 1
         say("")
@@ -131,14 +135,19 @@ def main() -> int:
             while not ending.wait(1):
                 pass
     except TimeoutError as error:
-        say(f"{world.log_tails()}\n{error}\nThe logs are kept in {world.folder}")
-        world.close(keep=True)
+        if world:
+            say(f"{error}\nThe logs are kept in {world.folder}")
+            world.close(keep=True)
         return 1
     except KeyboardInterrupt:
         say("\nEnding every process …")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    world.close()
+    if world:
+        world.close()
+    if arguments.presses:
+        say("The self-test was interrupted: it says nothing.")
+        return 130
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import sys
 import termios
@@ -39,14 +40,16 @@ class Panel:
             with Live(self._picture(), refresh_per_second=10, screen=False) as live:
                 while True:
                     ready, _, _ = select.select([sys.stdin], [], [], 0.1)
-                    if ready and not self._key(sys.stdin.read(1)):
+                    keys = os.read(sys.stdin.fileno(), 64).decode(errors="replace") or "x" if ready else ""
+                    goes_on = [self._key(key) for key in keys]  # every one, also those typed at once
+                    if not all(goes_on):
                         return
                     live.update(self._picture())
         finally:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, settings)
 
     def _key(self, key: str) -> bool:
-        if key in {"x", "\x03", ""}:
+        if key in {"x", "\x03"}:
             return False
         for keys, action in ((PRESS, self._press), (CUT, self._cut), (PLUG, self._plug)):
             number = keys.find(key)

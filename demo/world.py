@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
 import socket
 import sqlite3
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -38,6 +40,7 @@ SITE_NAME = ("clifton", "Consulate, Clifton", "قونصل خانہ، کلفٹن"
 ADDRESS = "Plot 20, Block 4, Clifton"
 PHONE = "021 5550 123"
 OPERATOR = "operator"
+KEPT_S = 86_400
 
 
 def micropython() -> str:
@@ -62,6 +65,18 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
+def _sweep(cache: Path) -> None:
+    """Deletes what a run that was killed left behind, its keys included; kept logs go after a day."""
+    for old in cache.glob("run-*"):
+        try:
+            owner = int((old / "pid").read_text())
+            if Path(f"/proc/{owner}").exists() or time.time() - old.stat().st_mtime < KEPT_S:
+                continue
+        except (OSError, ValueError):
+            continue  # just being made or deleted
+        shutil.rmtree(old, ignore_errors=True)
+
+
 class World:
     """Makes the files in a new folder, which `close` deletes; `start` starts everything."""
 
@@ -71,7 +86,9 @@ class World:
         """uplink_port: where the site reaches headquarters' broker, if not directly (a test's own link)."""
         cache = PROJECT / ".cache" / "demo"
         cache.mkdir(parents=True, exist_ok=True)
+        _sweep(cache)
         self.folder = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
+        (self.folder / "pid").write_text(str(os.getpid()))
         self.authority = Authority.create()
         self.password = secrets.token_urlsafe(9)
         hq_port, site_port, hq_console, site_console = free_ports(4)
@@ -220,11 +237,15 @@ class World:
         self.wait_ready(timeout_s)
 
     def wait_ready(self, timeout_s: float = 40) -> None:
-        """Waits until every button shows that headquarters hears it."""
-        for button in self.buttons.values():
-            wait_until(
-                lambda button=button: button.light == "rest", timeout_s, f"{button.device} at rest and supervised"
-            )  # type: ignore[misc]
+        """Waits until every button shows that headquarters hears it. Raises TimeoutError with the ends of all logs."""
+        try:
+            for button in self.buttons.values():
+                wait_until(
+                    lambda button=button: button.light == "rest", timeout_s, f"{button.device} at rest and supervised"
+                )  # type: ignore[misc]
+        except TimeoutError as error:
+            message = f"{error}\n{self.log_tails()}"
+            raise TimeoutError(message) from error
 
     def log_tails(self) -> str:
         """The end of every process's log, for who must find out why something did not start."""
@@ -233,7 +254,7 @@ class World:
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-6:]
             tails += [f"{log.name}: {line}" for line in lines]
         for button in self.buttons.values():
-            tails += [f"{button.device}: {said}" for said in button.said[-4:]]
+            tails += [f"{button.device}: {said}" for said in button.said[-12:]]
         return "\n".join(tails)
 
     def close(self, *, keep: bool = False) -> None:

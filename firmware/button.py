@@ -34,6 +34,7 @@ class Button:
         self.window = window.Window()
         self.session = None  # set by app.py: session and button need each other
         self.refused = 0
+        self.storage_failed = False  # the last write to the flash: headquarters is told, and the light says fault
         self._key = key
         self._wake = wake
         self._presence = None
@@ -118,10 +119,13 @@ class Button:
     def _store(self, write, *what):
         """Storage that fails must not stop an alarm: it is said, and the button goes on with what is in memory."""
         try:
-            return write(*what)
-        except OSError as problem:
+            done = write(*what)
+        except (OSError, MemoryError) as problem:
+            self.storage_failed = True
             self.board.tell("error", "the flash cannot be written: %s" % problem)
             return None
+        self.storage_failed = False
+        return done
 
     # ----------------------------------------------------------------------------------------------- sending
 
@@ -181,7 +185,7 @@ class Button:
         if not self.session.up:
             return
         number = self.outbox.number()
-        self._beats.append(number)
+        self._beats.append((number, self.clock.ms()))
         del self._beats[:-BEATS]
         message = health.heartbeat(
             number,
@@ -197,6 +201,7 @@ class Button:
             delay_ms=self._delay_ms,
             reconnects=self.session.reconnects,
             refused=self.refused + self.session.refused,
+            storage_failed=self.storage_failed,
         )
         self._beaten += 1
         self._delay_ms = 0
@@ -280,12 +285,20 @@ class Button:
         elif number in self.outbox.events:
             self._store(self.outbox.remove_event, number)
             self.window.done(number)
-        elif number in self._beats:
-            # Only the newest answered heartbeat counts from here on: an old answer, kept and repeated, proves nothing.
-            del self._beats[: self._beats.index(number) + 1]
-            self._supervised_until_ms = self.clock.ms() + SUPERVISED_MS
-        # Anything else is a repeat: every message may be receipted more than once.
+        else:
+            self._answered(number)
         self._wake()
+
+    def _answered(self, number: tuple) -> None:
+        """Headquarters heard a heartbeat when it was sent: that, not the answer's arrival, is what is known.
+
+        An answer that was held back or repeated proves nothing. A receipt for anything else is a repeat.
+        """
+        for n, (beat, sent_ms) in enumerate(self._beats):
+            if beat == number:
+                del self._beats[: n + 1]
+                self._supervised_until_ms = sent_ms + SUPERVISED_MS
+                return
 
     # -------------------------------------------------------------------------------------------- the lights
 
@@ -297,7 +310,7 @@ class Button:
 
     def light(self) -> str:
         """The name of the light to show now (indicator.py)."""
-        fault = self.loops.tampered or self.loops.worst() != loop.FINE
+        fault = self.storage_failed or self.loops.tampered or self.loops.worst() != loop.FINE
         return indicator.state(self.latch.least(), fault, self.supervised_for_ms() > 0)
 
     def nobody_for_ms(self) -> int:

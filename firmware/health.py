@@ -51,6 +51,7 @@ def heartbeat(number: tuple, loops: loop.Loops, **health) -> dict:
         wire.DELAY: health["delay_ms"],
         wire.RECONNECTS: health["reconnects"],
         wire.REFUSED: health["refused"],
+        wire.STORAGE: int(health["storage_failed"]),
     }
     if health.get("rssi") is not None:
         message[wire.RSSI] = health["rssi"]

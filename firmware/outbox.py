@@ -18,7 +18,8 @@ MAX_EVENTS = 500
 
 _COUNTERS = ("boot-a", "boot-b")
 _DROPPED = "dropped"
-_FAR = 1_000_000  # more starts than a button sees in its life: where to count on when both counters are unreadable
+_FIRST = 1 << 24  # a new count begins anywhere below, so that a state folder that was lost repeats no number
+_FAR = 1 << 25  # above every count that a button reaches: where to go on when both counters are unreadable
 
 
 def _record(message: dict) -> bytes:
@@ -56,8 +57,9 @@ class Outbox:
     complain: called with one sentence about each record that is damaged; it is set aside, never sent half read.
     """
 
-    def __init__(self, flash, complain) -> None:
+    def __init__(self, flash, complain, urandom=os.urandom) -> None:
         self._flash = flash
+        self._urandom = urandom
         self._complain = complain
         names = [number for number in [_number(name) for name in flash.names()] if number]
         self.boot = self._count(max([number[1] for number in names] or [0]))
@@ -78,7 +80,9 @@ class Outbox:
         known = [message[wire.BOOT] for message in [_message(octets) for octets in read] if message]
         if read != [None, None] and not known:
             self._complain("both boot counters are unreadable; counting on from far above")
-            known = [_FAR + int.from_bytes(os.urandom(3), "big")]
+            known = [_FAR + int.from_bytes(self._urandom(3), "big")]
+        if not known and not least:
+            known = [int.from_bytes(self._urandom(3), "big") % _FIRST]
         boot = max(known + [least]) + 1  # noqa: RUF005 - MicroPython has no [*known, least]
         record = _record({wire.BOOT: boot})
         for name in _COUNTERS:

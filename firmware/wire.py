@@ -47,6 +47,7 @@ CHILDREN = 33
 ONLINE = 34
 REFUSED = 35
 DISK = 36
+STORAGE = 37  # 0: what must survive a power cut is kept; 1: the flash cannot be written
 
 # KIND
 ALARM = 1
@@ -427,8 +428,13 @@ _BOUND = {
     ONLINE: _UINT32,
     REFUSED: _UINT53,
     DISK: _UINT53,
+    STORAGE: 255,
 }
 _TYPE = {SUBJECT: str, DEVICE: str, ENVELOPE: bytes, HOPS: list, SHOWN: list, FIRMWARE: str, RSSI: int}
+
+
+def _is_number(value, bound: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= bound
 
 
 def _check(message: dict) -> None:
@@ -441,17 +447,19 @@ def _check(message: dict) -> None:
     for field, value in message.items():
         bound = _BOUND.get(field)
         if bound is not None:
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= bound:
+            if not _is_number(value, bound):
                 raise WireError("field %d is not a number from 0 to %d" % (field, bound))
         elif field in _TYPE and not isinstance(value, _TYPE[field]):
             raise WireError("field %d has the wrong type" % field)
     if kind == FRAME:
         for hop in message[HOPS]:
-            if not isinstance(hop, list) or len(hop) != 2 or not is_id(hop[0]) or not isinstance(hop[1], int):
+            if not isinstance(hop, list) or len(hop) != 2 or not is_id(hop[0]) or not _is_number(hop[1], _UINT53):
                 raise WireError("a hop is not [station, milliseconds]")
     if SHOWN in message:
         for shown in message[SHOWN]:
-            if not isinstance(shown, list) or len(shown) != 3 or not all([isinstance(n, int) for n in shown]):
+            if not isinstance(shown, list) or len(shown) != 3 or not all([_is_number(n, _UINT32) for n in shown]):
                 raise WireError("a shown alarm is not [boot, seq, stage]")
+    if RSSI in message and not (isinstance(message[RSSI], int) and -256 <= message[RSSI] <= 255):
+        raise WireError("the rssi is not in dBm")
     if DEVICE in message and not is_id(message[DEVICE]):
         raise WireError("the device is not an id")

@@ -111,7 +111,9 @@ class Watch:
     }
     _ORDERLY = ("session taken over", "exceeded timeout")
 
-    def __init__(self) -> None:
+    def __init__(self, station: str = "") -> None:
+        """station: the id of the station whose broker this is; its own end is no refusal."""
+        self._station = station
         self._addresses: list[str] = []
         self.refused: OrderedDict[tuple[str, str], list[object]] = OrderedDict()
 
@@ -123,7 +125,8 @@ class Watch:
             if match[1] in self._addresses:
                 self._addresses.remove(match[1])
         elif match := self._TLS.search(text):
-            who = self._addresses[-1] if self._addresses else "?"
+            who = " or ".join(sorted(set(self._addresses[-3:]))) or "?"  # whoever is still shaking hands
+            del self._addresses[-1:]
             return self._note(who, self._WHY.get(match[1].strip(), f"TLS: {match[1].strip()}"), text)
         elif match := self._DENIED.search(text):
             return self._note(match[1], "it may not publish on that topic", f"{match[2]} ({match[3]} bytes)")
@@ -131,7 +134,7 @@ class Watch:
             return self._note(match[1], "the message is too large", f"{match[2]} ({match[3]} bytes)")
         elif (
             (match := self._ENDED.search(text))
-            and match[1] != "<unknown>"
+            and match[1] not in {"<unknown>", self._station}
             and not any(word in match[2] for word in self._ORDERLY)
         ):
             why = (
@@ -166,7 +169,7 @@ def run(settings: Settings) -> int:
         message = "mosquitto is not installed: apt install mosquitto"
         raise BrokerError(message)
     configuration = write_configuration(settings)
-    watch = Watch()
+    watch = Watch(settings.station)
     ending: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: ending.append(1))
     signal.signal(signal.SIGINT, lambda *_: ending.append(1))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from sqlalchemy import Table
+from sqlalchemy import Table, select
 from sqlalchemy.dialects.sqlite import insert
 
 from firmware.wire import is_id
@@ -119,6 +119,10 @@ def enrol(
         "address": address,
         "phone": phone,
     }
+    with schema.open_database(settings.database, writes=False).connect() as connection:
+        known = connection.execute(select(schema.children.c.point).where(schema.children.c.id == child)).scalar()
+    if known is not None and known != point:
+        raise _fail(f"{child} is enrolled with another key, and an id is never used twice: give the new one a new id")
     _write(settings, schema.children, row, "id")
     typer.echo(f"{child} is enrolled at {settings.station}")
 

@@ -101,7 +101,7 @@ class Exchange:
         self._seq = itertools.count(1)
         self._own_key = secrets.token_bytes(32)  # own entries are sealed anew for each parent
         self._hq = settings.role == "hq"
-        self._judge = Judge(settings.station, self._hq, registry.key_of)
+        self._judge = Judge(settings.station, self._hq, registry.key_of, registry.is_station)
         self._routes: dict[str, str] = {}
         self._answered: dict[str, int] = {}
         self._dirty: set[str] = set()
@@ -122,7 +122,8 @@ class Exchange:
             done()
             return
         self.counters[topic.rsplit("/", 1)[1] + "s received"] += 1
-        self._routes[arrival.source] = arrival.child
+        if not arrival.framed:
+            self._routes[arrival.source] = arrival.child
         if arrival.kind in {wire.ALARM, wire.EVENT}:
             self._record(arrival, payload, done)
             return
@@ -141,7 +142,7 @@ class Exchange:
             envelope=arrival.envelope,
             hops=arrival.hops,
             received_at_ms=now,
-            happened_at_ms=min(first, now) - arrival.message[wire.AGE],
+            happened_at_ms=max(0, min(first, now) - arrival.message[wire.AGE]),
             exact=not arrival.message.get(wire.RESUMED),
         )
         alarm = arrival.kind == wire.ALARM
@@ -155,12 +156,14 @@ class Exchange:
                 if self._hq:
                     self._dismiss(f"tocsin/1/{arrival.child}/", arrival.identity if arrival.framed else None)
                 return
-            self.receipt(arrival.identity, kept.stage if self._hq else wire.AT_GATEWAY)
+            # Also a repeat is answered where it came from: its sender lacks the receipt, whatever way it takes by now.
+            self.receipt(arrival.identity, kept.stage if self._hq else wire.AT_GATEWAY, arrival.child)
             if not alarm:
                 self._offer(entry)
             if kept.fresh:
+                self._routes[arrival.source] = arrival.child
                 self._notices.tell("incidents" if alarm else "happenings")
-                self._learn(arrival)
+                self._learn(arrival, entry.happened_at_ms)
             else:
                 self.counters["repeats"] += 1
 
@@ -178,10 +181,13 @@ class Exchange:
                 )
             )
 
-    def _learn(self, arrival: Arrival) -> None:
-        """What a station below says of its children: at worst it makes us look twice."""
+    def _learn(self, arrival: Arrival, happened_at_ms: int) -> None:
+        """What a station below says of its own children: at worst it makes us look twice."""
         code, subject = arrival.message.get(wire.CODE), arrival.message.get(wire.SUBJECT, "")
         if code == wire.CHILD_SILENT:
+            report = self.reports.get(subject)
+            if report is None or report.via != arrival.source or report.heard_at_ms > happened_at_ms:
+                return  # not its child, or heard since
             with self.watch_lock:
                 self.supervision.reported_silent(subject)
             self._notices.tell("children")
@@ -202,7 +208,13 @@ class Exchange:
         if verdict is not Verdict.FRESH:
             self.refuse(source, verdict.value, payload)
             return
+        known = self.reports.get(source)
+        was = known.message.get(wire.REFUSED, 0) if known and known.message[wire.BOOT] == boot else 0
         self.reports[source] = Report(arrival.child, arrival.message, utc_ms())
+        self._routes[source] = arrival.child
+        if self._hq and arrival.message.get(wire.REFUSED, 0) > was:
+            why = "it was sent something that it did not believe: a receipt that is not ours, or noise"
+            self.refuse(source, why, b"", arrival.message[wire.REFUSED] - was)
         self._dirty.add(source)
         if arrival.hops:
             self.clock_offsets[arrival.child].append(utc_ms() - arrival.hops[-1][1])
@@ -212,7 +224,7 @@ class Exchange:
             self.event(wire.CHILD_BACK, source)
         if self._hq and now - self._answered.get(source, -ANSWER_MS) >= ANSWER_MS:
             self._answered[source] = now
-            self.receipt((source, boot, seq), wire.AT_HQ)
+            self.receipt((source, boot, seq), wire.AT_HQ, arrival.child)
         for shown_boot, shown_seq, stage in arrival.message.get(wire.SHOWN, []) if self._hq else []:
             self._remind((source, shown_boot, shown_seq), stage)
 
@@ -239,13 +251,16 @@ class Exchange:
 
     # --------------------------------------------------------------------------------------- receipts
 
-    def receipt(self, identity: tuple[str, int, int], stage: int) -> None:
-        """Tells a child how far its message came. Only with a committed message, or a heartbeat."""
+    def receipt(self, identity: tuple[str, int, int], stage: int, via: str | None = None) -> None:
+        """Tells a child how far its message came. Only with a committed message, or a heartbeat.
+
+        via: the child whose connection brought the message, if it is an answer; else the way its source takes now.
+        """
         source, boot, seq = identity
         message = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: stage, wire.DEVICE: source}
         key = self._registry.key_of(source)
         payload = wire.encode(message) if key is None else wire.seal(message, self.settings.station, key)
-        self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
+        self.send_down(f"tocsin/1/{via or self._route(source)}/receipt", payload)
 
     def _dismiss(self, topic: str, about: tuple[str, int, int] | None) -> None:
         """Tells a station below that what it framed will never be believed, so that it stops sending it."""

@@ -58,6 +58,7 @@ class Judge:
     station: str
     strict: bool  # True at headquarters: no key, no belief
     key_of: Callable[[str], bytes | None]
+    is_station: Callable[[str], bool]  # whether a child is enrolled here as a station: it alone may speak for others
 
     def judge(self, topic: str, payload: bytes) -> Arrival:
         """What came on `topic`. Raises RefusedError."""
@@ -76,6 +77,8 @@ class Judge:
             if len(payload) > wire.MAX_ENVELOPE:
                 raise RefusedError(child, f"the envelope is longer than {wire.MAX_ENVELOPE} bytes")
             return self._arrival(lane, child, outer, payload, [])
+        if not self.is_station(child):
+            raise RefusedError(child, "it is not enrolled as a station and may not speak for others")
         envelope, hops = outer.message[wire.ENVELOPE], outer.message[wire.HOPS]
         if not 0 < len(hops) <= MAX_HOPS or hops[-1][0] != child:
             raise RefusedError(child, "a frame's last hop is not the station that sent it")
@@ -100,9 +103,10 @@ class Judge:
         elif not envelope.sealed_with(key):
             raise RefusedError(who, "the MAC is wrong: forged, damaged, or enrolled with another key")
 
-    @staticmethod
-    def _arrival(lane: int, child: str, envelope: wire.Envelope, octets: bytes, hops: list[list[Any]]) -> Arrival:
+    def _arrival(self, lane: int, child: str, envelope: wire.Envelope, octets: bytes, hops: list[list[Any]]) -> Arrival:
         kind = envelope.message[wire.KIND]
         if kind != lane or (hops and kind == wire.PRESENCE):
             raise RefusedError(child, "the kind of the message is not that of its topic")
+        if envelope.message.get(wire.CODE, 0) >= wire.CHILD_SILENT and not self.is_station(envelope.kid):
+            raise RefusedError(envelope.kid, "only a station may tell such an event")
         return Arrival(kind, child, envelope.kid, envelope.message, bytes(octets), hops)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-from sqlalchemy.exc import SQLAlchemyError
 
 from firmware import wire
 from gateway import schema
@@ -73,6 +73,7 @@ class _Job:
     work: Callable[[Connection], Any]
     done: Callable[[Any], None]
     failed: Callable[[Exception], None]
+    since: float  # time.monotonic()
 
 
 class Journal:
@@ -110,6 +111,13 @@ class Journal:
         """Writes that wait."""
         return len(self._alarms) + len(self._others)
 
+    @property
+    def waiting_s(self) -> float:
+        """How long the oldest write has been waiting, in seconds."""
+        with self._waiting:
+            oldest = [queue[0].since for queue in (self._alarms, self._others) if queue]
+        return time.monotonic() - min(oldest) if oldest else 0.0
+
     def put(self, entry: Entry, done: Callable[[Kept], None]) -> None:
         """Journals an entry; `done` is called on the writing thread after the commit."""
         self.later(lambda connection: self.keep(connection, entry), done, alarm=entry.kind == wire.ALARM)
@@ -124,7 +132,7 @@ class Journal:
     ) -> None:
         """Does `work` in the next transaction. It may raise StepRefusedError or KeyError, before it writes anything."""
         with self._waiting:
-            (self._alarms if alarm else self._others).append(_Job(work, done, failed))
+            (self._alarms if alarm else self._others).append(_Job(work, done, failed, time.monotonic()))
             self._waiting.notify()
 
     def now(self, work: Callable[[Connection], T]) -> T:
@@ -134,10 +142,13 @@ class Journal:
         return future.result(30)
 
     def next_boot(self) -> int:
-        """The station's next boot number, never given before. Call before `start`."""
+        """The station's next boot number, never given before. Call before `start`.
+
+        It is the time in seconds where that is more, so that a database restored from a copy repeats none either.
+        """
         with self._writer.begin() as connection:
             row = connection.execute(select(schema.station.c.value).where(schema.station.c.key == "boot")).scalar()
-            boot = int(row or 0) + 1
+            boot = max(int(row or 0) + 1, int(time.time()))
             statement = sqlite_insert(schema.station).values(key="boot", value=str(boot))
             connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": str(boot)}))
         return boot
@@ -147,7 +158,7 @@ class Journal:
             with self._writer.connect() as connection:
                 while jobs := self._take():
                     self._commit(connection, jobs)
-        except SQLAlchemyError:
+        except BaseException:  # whatever it is: a station that can't write must not look alive
             logger.critical(
                 "the journal can't be written: stopping, so that nobody is promised anything", exc_info=True
             )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 LEAST_DISK_MB = 200
 CLOCK_LIMIT_MS = 2_000
 BACKLOG_LIMIT = 1_000  # writes
+WAIT_LIMIT_S = 2.0
 
 
 class Reception:
@@ -159,6 +160,8 @@ class Reception:
         tampered = None if wire.TAMPER not in message else bool(message[wire.TAMPER])
         if link is Link.ONLINE and tampered:
             link, why = Link.TAMPERED, "its enclosure is open"
+        elif link is Link.ONLINE and message.get(wire.STORAGE):
+            link, why = Link.FAULTY, "its flash can't be written: a press would not survive a power cut"
         elif link is Link.ONLINE and loop in {"cut", "shorted", "faulty"}:
             link, why = Link.FAULTY, f"its wire is {loop}"
         return Child(
@@ -232,8 +235,9 @@ class Reception:
             Check("broker", of.broker_up, "connected" if of.broker_up else "not connected: no child can be heard"),
             Check(
                 "journal",
-                of.journal.backlog < BACKLOG_LIMIT,
-                f"{of.journal.backlog} writes wait, {of.journal.commits} committed",
+                of.journal.backlog < BACKLOG_LIMIT and of.journal.waiting_s < WAIT_LIMIT_S,
+                f"{of.journal.backlog} writes wait, the oldest for {of.journal.waiting_s:.1f} s; "
+                f"{of.journal.commits} committed",
             ),
             Check("disk", free > LEAST_DISK_MB, f"{free} MB free"),
         ]

@@ -94,6 +94,11 @@ class Registry:
         known = self._children.get(child)
         return known.key if known else None
 
+    def is_station(self, child: str) -> bool:
+        """Whether a child is enrolled here as a station."""
+        known = self._children.get(child)
+        return known is not None and known.kind == "station"
+
     def place_of(self, child: str) -> Place:
         """Where a child is; a place that says only its id, where nobody entered one."""
         known = self._children.get(child)

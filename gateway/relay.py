@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 ALARM_RETRY_MS = (1_000, 2_000, 4_000, 5_000)  # then every 5 s
-EVENT_RETRY_MS = (5_000, 10_000, 20_000)
+EVENT_RETRY_MS = (5_000, 10_000, 20_000, 60_000, 300_000)  # a parent's broker without its station keeps each copy
 ALARM_WINDOW = 256
 EVENT_WINDOW = 64
 IN_MEMORY = 1_000  # events; what is beyond stays in the journal until there is room

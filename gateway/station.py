@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.5
 HEARTBEAT_TICKS = 10
 SAVE_TICKS = 10
+EX_SOFTWARE = 70  # of sysexits.h
 
 
 class Station:
@@ -80,6 +81,7 @@ class Station:
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message
         self._ending = threading.Event()
+        self._failed = False
         self._console = self._make_console() if settings.console else None
 
     # ------------------------------------------------------------------------------------- life
@@ -122,7 +124,7 @@ class Station:
         self.exchange.save()
         self.registry.close()
         self.journal.stop()
-        return 0
+        return EX_SOFTWARE if self._failed else 0
 
     def _tick(self, ticks: int) -> None:
         now = monotonic_ms()
@@ -198,6 +200,7 @@ class Station:
             self.exchange.arrived(message.topic, bytes(message.payload), done)
         except Exception:
             logger.critical("a message could not be dealt with: stopping, to start afresh", exc_info=True)
+            self._failed = True
             self._ending.set()
 
     def _read_broker_refusals(self) -> None:
@@ -209,10 +212,14 @@ class Station:
         if said["broker"] != self._broker_run:
             self._broker_run = said["broker"]
             self._broker_told = {}
-        for who, why, count, _, sample in said["refused"]:
+        for who, why, count, last_ms, sample in said["refused"]:
             news = count - self._broker_told.get((who, why), 0)
-            if news > 0:
-                self._broker_told[who, why] = count
+            if news <= 0:
+                continue
+            self._broker_told[who, why] = count
+            if last_ms < self.started_ms:  # the station's last run told of it, or it fell while there was none
+                self.refusals.note(who, why, last_ms, sample, news)
+            else:
                 self.exchange.refuse(who, why, sample, news)
 
     # ----------------------------------------------------------------------------------- console

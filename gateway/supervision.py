@@ -16,6 +16,7 @@ LATE_MS = 7_500  # one heartbeat of 5 s missed
 GONE_GRACE_MS = 4_000  # between a last will and its event: time for a quick reconnection
 STATION_AHEAD_MS = 2_000  # a station's deadline is shorter, so that it is reported before those behind it
 BEHIND_MS = 6_000  # a child that was silent for so long when its station is reported can't be heard because of that
+NEVER_HEARD_MS = 60_000  # from enrolment, or this station's start, until a child that never spoke is an event
 LAG_MS = 10_000  # a heartbeat that was held up for longer than this says nothing about now
 DRIFT_PER_MS = 1e-4  # two clocks drift apart by 100 ppm at most
 
@@ -50,6 +51,7 @@ class Watched:
     session: tuple[int, int] = (0, 0)  # of its newest presence
     gone_ms: int | None = None
     reported: bool = False
+    known_ms: int = 0  # since when this station expects it
     base: tuple[int, float, int] | None = None  # boot, least (arrival - uptime), when that was
 
 
@@ -62,7 +64,7 @@ class Supervision:
 
     def expect(self, child: str, *, station: bool, identity: tuple[int, int] | None = None, now_ms: int) -> None:
         """Watches `child`. identity: of its last heartbeat, if it was ever heard: then its deadline starts now."""
-        watched = self.children.setdefault(child, Watched(child, station))
+        watched = self.children.setdefault(child, Watched(child, station, known_ms=now_ms))
         watched.station = station
         if identity is not None and watched.last_ms is None:
             watched.last_ms = now_ms
@@ -135,7 +137,13 @@ class Supervision:
 
         Those behind a silent station are told with it, not one by one.
         """
-        found: list[Silence] = []
+        found = [
+            Silence(watched.id, "it was never heard since it was enrolled", now_ms - watched.known_ms)
+            for watched in self.children.values()
+            if watched.last_ms is None and not watched.reported and now_ms - watched.known_ms > NEVER_HEARD_MS
+        ]
+        for silence in found:
+            self.children[silence.child].reported = True
         stations_first = sorted(self.children.values(), key=lambda watched: not watched.station)
         for watched in stations_first:
             why = self._overdue(watched, now_ms)

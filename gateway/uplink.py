@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from gateway.settings import Parent, Settings
 
 logger = logging.getLogger(__name__)
+
+EX_SOFTWARE = 70  # of sysexits.h
+SILENT_MS = 25_000  # a parent answers a heartbeat about every 9 s
 
 
 def _now_ms() -> int:
@@ -110,6 +114,13 @@ class Uplink:
     # ---------------------------------------------------------------------------------------- sending
 
     def _run(self) -> None:
+        try:
+            self._relay()
+        except BaseException:  # without this thread events would wait unseen
+            logger.critical("relaying to %s failed: stopping, to start afresh", self.parent.id, exc_info=True)
+            os._exit(EX_SOFTWARE)
+
+    def _relay(self) -> None:
         while True:
             with self._lock:
                 if self._stopping:
@@ -229,8 +240,12 @@ class Uplink:
             return
         if receipt is None:
             return
-        self.answered_ms = _now_ms()
+        now = _now_ms()
+        silent = self.answered_ms is None or now - self.answered_ms > SILENT_MS
+        self.answered_ms = now
         with self._lock:
+            if silent:
+                self._outgoing.reconnected()  # it is back: what waits need not wait for its turn
             self._outgoing.receipted(Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ]))
             self._lock.notify()
         self._on_receipt(self.parent.id, receipt, bytes(message.payload))

@@ -30,6 +30,8 @@ UV = "0.13.9"
 LEAST_PYTHON = (3, 11)
 LEAST_MICROPYTHON = (1, 24)
 MICROPYTHON_PARTS = ("micropython", "libc6", "libffi8", "libmbedcrypto16", "libmbedtls21", "libmbedx509-7")
+NEWER = {"debian": ("trixie", "main"), "raspbian": ("trixie", "main"), "ubuntu": ("resolute", "main universe")}
+"""By the system's ID: the release, on the machine's own mirror, that has a MicroPython which is new enough."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -160,12 +162,12 @@ def get_micropython() -> None:
     if found and usable(found):
         target.symlink_to(found)
         return
-    say("getting MicroPython from Debian 13, into .cache only")
+    say("getting MicroPython from a newer release of this system, into .cache only")
     _unpack_micropython(target)
     if not usable(str(target)):
         target.unlink()
         message = (
-            "The MicroPython from Debian 13 does not run here. Install MicroPython 1.24 or newer and put it on PATH."
+            "The MicroPython of the newer release does not run here. Install MicroPython 1.24 or newer, put it on PATH."
         )
         raise SetupError(message)
 
@@ -207,13 +209,14 @@ def debian_source(codename: str, folder: Path = Path("/etc/apt")) -> str:
 def _unpack_micropython(target: Path) -> None:
     release = platform.freedesktop_os_release()
     source = debian_source(release.get("VERSION_CODENAME", ""))
+    suite, component = NEWER.get(release.get("ID", ""), NEWER["debian"])
     folder = CACHE / "micropython"
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("lists/partial", "archives/partial", "root", "debs"):
         (folder / name).mkdir(parents=True)
-    keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+    keyring = Path(f"/usr/share/keyrings/{release.get('ID', '')}-archive-keyring.gpg")
     signed = f"[signed-by={keyring}] " if keyring.exists() else ""
-    (folder / "sources.list").write_text(f"deb {signed}{source} trixie main\n", encoding="utf-8")
+    (folder / "sources.list").write_text(f"deb {signed}{source} {suite} {component}\n", encoding="utf-8")
     options = [
         *(
             f"-o{key}={value}"
@@ -236,7 +239,7 @@ def _unpack_micropython(target: Path) -> None:
     loaders = sorted((folder / "root").glob("usr/lib*/**/ld-linux-*.so.*"))
     libraries = sorted((folder / "root").glob("usr/lib/*-linux-gnu*"))
     if not loaders or not libraries:
-        message = f"Debian 13's packages in {folder} are not laid out as expected"
+        message = f"The packages in {folder} are not laid out as expected"
         raise SetupError(message)
     binary = folder / "root" / "usr" / "bin" / "micropython"
     line = shlex.join([str(loaders[0]), "--library-path", str(libraries[0]), str(binary)])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from demo.button import Button
     from demo.world import World
 
-ROUNDS = int(os.environ.get("TOCSIN_FAULT_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("TOCSIN_FAULT_ROUNDS", "20"))
 GREEN = {"at_hq", "acknowledged", "responding"}
 
 
@@ -60,8 +60,12 @@ class Drill:
         return identity in self.rows()
 
     def press_around(self, chance: random.Random, button: Button, happens: Callable[[], None]) -> None:
-        """Presses, and lets something happen at a random moment from 200 ms before to 400 ms after it."""
-        offset = chance.uniform(-0.2, 0.4)
+        """Presses, and lets something happen around it.
+
+        Half the time while the alarm is under way (the firmware believes a contact after 45 ms; headquarters and the
+        light follow within some 30 ms), else at any moment from 200 ms before to 400 ms after the press.
+        """
+        offset = chance.uniform(0.045, 0.1) if chance.random() < 0.5 else chance.uniform(-0.2, 0.4)
         finger = threading.Thread(target=button.press)
         if offset < 0:
             happens()
@@ -86,11 +90,11 @@ class Drill:
                 raise TimeoutError(f"not every button is at rest again: {lights}; {refused}\n{self.world.log_tails()}")
             time.sleep(0.3)
 
-    def check(self, *, exactly: bool = True) -> None:
-        """The promise. exactly=False where a power cut may swallow a button's last words."""
+    def check(self, *, silent: int = 0) -> None:
+        """The promise. silent: how many presses may be there that no button told of, as a power cut took its words."""
         rows = self.rows()
         assert len(rows) == len(set(rows)), "an alarm is at headquarters more than once"
         assert self.latched <= set(rows), f"lost: {self.latched - set(rows)}"
-        if exactly:
-            assert self.latched == set(rows), f"nobody pressed: {set(rows) - self.latched}"
+        unheard = set(rows) - self.latched
+        assert len(unheard) <= silent, f"nobody pressed: {unheard}"
         assert not self.lies, self.lies

@@ -51,13 +51,16 @@ def test_a_press_survives_a_power_cut_of_the_button() -> None:
     with World() as world:
         drill = Drill(world)
         buttons = list(world.buttons.values())
-        for number in range(ROUNDS * 2):
+        silent = 0
+        for number in range(ROUNDS):
             button = buttons[number % len(buttons)]
+            before = len(drill.latched)
             drill.press_around(chance, button, button.kill)
             wait_until(lambda button=button: button.running, 5, "the button has power again")
+            silent += len(drill.latched) == before
         drill.settle()
-        drill.check(exactly=False)
-        assert len(drill.latched) >= ROUNDS / 2, "hardly any press was latched: the test shows nothing"
+        drill.check(silent=silent)
+        assert len(drill.latched) >= ROUNDS / 4, "hardly any press was latched: the test shows nothing"
 
 
 def test_no_light_is_green_while_headquarters_is_dead() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
 
 AWAY_S = 60
+
+
+def hang_up(*ends: socket.socket) -> None:
+    """Closes sockets for both sides, and for a thread that still waits on them."""
+    for end in ends:
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
 
 
 class Line:
@@ -46,6 +55,7 @@ class Line:
             except OSError:
                 near.close()
                 continue
+            far.settimeout(None)  # the one for connecting would cut a line that is only quiet
             self._pairs += [near, far]
             for a, b in ((near, far), (far, near)):
                 threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
@@ -57,13 +67,11 @@ class Line:
                     sink.sendall(octets)
         except OSError:
             pass
-        for end in (source, sink):
-            end.close()
+        hang_up(source, sink)
 
     def close(self) -> None:
         self._listener.close()
-        for end in self._pairs:
-            end.close()
+        hang_up(*self._pairs)
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ class Desk:
         self.flash = ToldFlash(self, folder)
         clock = SimpleNamespace(ms=lambda: self.now_ms, advance=lambda: self.now_ms)
         told = SimpleNamespace(id="b1", hq="hq")
-        self.button = Button(told, KEY, Outbox(self.flash, self.complain), self, clock, lambda: None)
+        self.button = Button(told, KEY, Outbox(self.flash, self.complain, bytes), self, clock, lambda: None)
         self.button.session = self
         self.story.clear()
 

@@ -144,6 +144,7 @@ def test_heartbeat_of_a_button_with_many_alarms_fits_and_shows_each_in_turn() ->
         message = health.heartbeat(
             (2**32 - 1, 2**32 - 1), loop.Loops(), uptime_ms=2**40, battery_mv=4050, mains=True, rssi=-90, reset=1,
             firmware="0.1.0-" + "x" * 20, pending=700, shown=shown, delay_ms=2**30, reconnects=2**30, refused=2**40,
+            storage_failed=True,
         )  # fmt: skip
         assert len(wire.seal(message, "b" * 64, bytes(32))) <= wire.MAX_ENVELOPE
     assert len(seen) == 40

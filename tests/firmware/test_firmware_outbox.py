@@ -83,7 +83,7 @@ class CuttingFile:
 def opened(folder: Path, steps: int = 10**9) -> tuple[Outbox, CuttingDisk, list[str]]:
     """An outbox over a folder, the disk under it, and its complaints."""
     disk, complaints = CuttingDisk(steps), list[str]()
-    return Outbox(Flash(str(folder), disk, disk.open), complaints.append), disk, complaints
+    return Outbox(Flash(str(folder), disk, disk.open), complaints.append, bytes), disk, complaints  # counts from 1
 
 
 def numbers(box: Outbox) -> dict[tuple[int, int], int]:
@@ -92,7 +92,14 @@ def numbers(box: Outbox) -> dict[tuple[int, int], int]:
 
 
 def test_boot_grows_at_every_start(tmp_path: Path) -> None:
-    assert [opened(tmp_path / "state")[0].boot for _ in range(5)] == [1, 2, 3, 4, 5]
+    boots = [opened(tmp_path / "state")[0].boot for _ in range(5)]
+    assert boots == [boots[0] + n for n in range(5)]
+
+
+def test_a_state_folder_that_was_lost_repeats_no_number(tmp_path: Path) -> None:
+    firsts = [Outbox(Flash(str(tmp_path / f"state-{n}")), print).boot for n in range(20)]
+    assert len(set(firsts)) == 20
+    assert max(firsts) <= 1 << 24
 
 
 def test_boot_is_never_used_twice_wherever_the_power_is_cut(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def test_boot_numbers_are_never_given_twice(tmp_path: Path) -> None:
         journal.start()
         boots.append(journal.next_boot())
         journal.stop()
-    assert boots == [1, 2, 3]
+    assert boots == sorted(set(boots))
+    assert boots[0] > 1_700_000_000, "a copy that is put back after years must not repeat one either"
 
 
 def test_whatever_was_said_to_be_kept_survives_sigkill(tmp_path: Path) -> None:

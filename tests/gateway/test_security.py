@@ -182,7 +182,73 @@ def test_a_second_message_under_a_used_identity(world: World, desks: dict[str, O
     assert rows == [("hold_up",)]
 
 
-def test_a_receipt_forged_on_the_gateways_side(world: World) -> None:
+def test_an_alarm_that_is_played_again_is_one_alarm(world: World, desks: dict[str, Operator]) -> None:
+    client = Outsider(world, ATTACKER, world.site_port, SITE).connect()
+    octets = wire.seal(alarm(904), ATTACKER, world.key_of(ATTACKER))
+    repeats = dict(desks[HQ].get("health")["counters"]).get("repeats", 0)
+    for _ in range(3):
+        client.publish("alarm", octets)
+    wait_until(lambda: dict(desks[HQ].get("health")["counters"]).get("repeats", 0) >= repeats + 2, 10, "the count")
+    client.close()
+    assert alarms_of(world, ATTACKER).count((1, 904)) == 1
+
+
+@pytest.mark.parametrize("kind", [wire.ALARM, wire.HEARTBEAT])
+def test_a_button_that_speaks_for_another_in_a_frame(
+    world: World, desks: dict[str, Operator], broker: tuple[str, int], kind: int
+) -> None:
+    name, port = broker
+    far = 0xFFFFFFF0
+    inner = {**alarm(905, far)} if kind == wire.ALARM else {
+        wire.KIND: wire.HEARTBEAT, wire.BOOT: far, wire.SEQ: 905, wire.UPTIME: 1,
+    }  # fmt: skip
+    frame = {
+        wire.KIND: wire.FRAME,
+        wire.ENVELOPE: wire.seal(inner, GATE, os.urandom(32)),
+        wire.HOPS: [[ATTACKER, 1]],
+    }
+    before = count(desks[name], ATTACKER, "may not speak for others")
+    client = Outsider(world, ATTACKER, port, name).connect()
+    client.publish("alarm" if kind == wire.ALARM else "heartbeat", wire.seal(frame, ATTACKER, world.key_of(ATTACKER)))
+    shows(desks[name], ATTACKER, "may not speak for others", before)
+    client.close()
+    assert (far, 905) not in alarms_of(world, GATE, name)
+    heard = {child["id"]: child["link"] for child in desks[name].get("children")}
+    assert heard[GATE] == "online"
+
+
+@pytest.mark.parametrize("code", [wire.CHILD_SILENT, wire.STEP_CLOSED])
+def test_a_button_that_tells_what_only_a_station_may_tell(world: World, desks: dict[str, Operator], code: int) -> None:
+    told = {wire.KIND: wire.EVENT, wire.BOOT: 1, wire.SEQ: 910 + code, wire.AGE: 0, wire.CODE: code, wire.SUBJECT: SITE}
+    before = count(desks[SITE], ATTACKER, "only a station")
+    client = Outsider(world, ATTACKER, world.site_port, SITE).connect()
+    client.publish("event", wire.seal(told, ATTACKER, world.key_of(ATTACKER)))
+    shows(desks[SITE], ATTACKER, "only a station", before)
+    client.close()
+    assert {child["id"]: child["link"] for child in desks[HQ].get("children")}[SITE] == "online"
+
+
+@pytest.mark.parametrize("at_ms", [-(2**60), -1, 2**63, True])
+def test_a_stolen_gateway_that_gives_impossible_times(world: World, desks: dict[str, Operator], at_ms: int) -> None:
+    """It speaks with the gateway's own key; the real gateway is back as soon as it is gone."""
+    before = count(desks[HQ], SITE, "a hop is not")
+    envelope = wire.seal(alarm(906), ATTACKER, world.key_of(ATTACKER))
+    frame = {wire.KIND: wire.FRAME, wire.ENVELOPE: envelope, wire.HOPS: [[SITE, at_ms]]}
+    client = Outsider(world, SITE, world.hq_port, HQ).connect()
+    client.publish("alarm", wire.seal(frame, SITE, world.key_of(SITE)))
+    shows(desks[HQ], SITE, "a hop is not", before)
+    client.close()
+    health = {check["name"]: check for check in desks[HQ].get("health")["checks"]}
+    assert health["journal"]["ok"]
+    parent = f"parent {HQ}"
+    wait_until(
+        lambda: {check["name"]: check["ok"] for check in desks[SITE].get("health")["checks"]}[parent],
+        15,
+        "the real gateway is back",
+    )
+
+
+def test_a_receipt_forged_on_the_gateways_side(world: World, desks: dict[str, Operator]) -> None:
     """Whoever holds the gateway holds its identity: the most that they can send a button is stage 1."""
     button = world.buttons[GATE]
     world.processes[f"station {SITE}"].stop()
@@ -208,6 +274,7 @@ def test_a_receipt_forged_on_the_gateways_side(world: World) -> None:
     button.wait_for(
         lambda said: said.get("stage") == 2 and said["alarm"] == [latched["boot"], latched["seq"]], 20, since
     )
+    shows(desks[HQ], GATE, "did not believe")
 
 
 def test_64_kib_of_noise(world: World, desks: dict[str, Operator], broker: tuple[str, int]) -> None:

@@ -72,6 +72,11 @@ def test_check_enrol_and_person_on_a_real_installation() -> None:
         assert world.database().execute("SELECT kind, entrance_name FROM children WHERE id = 'b9'").fetchone() == (
             "button", "Gate",
         )  # fmt: skip
+        other = world.authority.issue("b9")
+        other.write_pem(world.folder / "other")
+        again = runner.invoke(app, [*right[:6], str(world.folder / "other" / "cert.pem")])
+        assert again.exit_code == 1
+        assert "never used twice" in again.output
         short = runner.invoke(app, ["person", "--config", config, "amna"], input="short\n")
         assert short.exit_code == 1
         assert runner.invoke(app, ["person", "--config", config, "amna"], input="long enough 1\n").exit_code == 0

@@ -85,7 +85,11 @@ def test_a_silent_button_behind_a_living_station_is_told_by_itself() -> None:
     assert [silence.child for silence in supervision.due(DEADLINE + 500)] == ["b1"]
 
 
-def test_a_child_that_was_never_heard_is_not_reported() -> None:
+def test_a_child_that_was_enrolled_and_never_heard_is_reported_once_after_a_minute() -> None:
     supervision = Supervision(DEADLINE)
     supervision.expect("b1", station=False, now_ms=0)
-    assert supervision.due(10 * DEADLINE) == []
+    assert supervision.due(60_000) == []
+    assert [silence.child for silence in supervision.due(60_001)] == ["b1"]
+    assert supervision.due(10 * 60_000) == []
+    assert supervision.heard("b1", 1, 1, 0, 700_000) is Verdict.FRESH
+    assert supervision.back("b1")

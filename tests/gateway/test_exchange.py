@@ -1,0 +1,75 @@
+"""The broker may forget a message, and its sender hears of it, only once it is on the disk."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from demo.process import wait_until
+from demo.world import SITE, World
+from firmware import wire
+from gateway.exchange import Exchange
+from gateway.journal import Journal
+from gateway.notice import NoticeBoard
+from gateway.refusals import Refusals
+from gateway.registry import Registry
+from gateway.settings import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Bench:
+    """A site's exchange over a real journal that does not write before `journal.start()`."""
+
+    def __init__(self, world: World) -> None:
+        settings = load(world.folder / f"{SITE}.toml")
+        self.journal = Journal(settings.database, ["hq"])
+        self.board = NoticeBoard()
+        self.exchange = Exchange(
+            settings, self.journal, Registry(self.journal.readers, SITE, None), Refusals(), self.board, 1
+        )
+        self.story: list[Any] = []
+        self.exchange.send_down = lambda topic, payload: self.story.append((topic, wire.decode(payload)[wire.STAGE]))
+
+    def rows(self) -> int:
+        with self.journal.readers.connect() as connection:
+            return int(connection.exec_driver_sql("SELECT count(*) FROM journal").scalar_one())
+
+    def alarm(self, seq: int) -> None:
+        message = {wire.KIND: wire.ALARM, wire.BOOT: 1, wire.SEQ: seq, wire.AGE: 5, wire.CAUSE: wire.HOLD_UP}
+        self.exchange.arrived(
+            "tocsin/1/b1/alarm", wire.seal(message, "b1", bytes(32)), lambda: self.story.append(("done", self.rows()))
+        )
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    world = World(buttons=())
+    made = Bench(world)
+    try:
+        yield made
+    finally:
+        made.journal.stop()
+        world.close()
+
+
+def test_puback_and_receipt_come_after_the_commit_and_the_page_is_told(bench: Bench) -> None:
+    waiting = bench.board.subscribe()
+    bench.alarm(1)
+    time.sleep(0.2)
+    assert bench.story == []
+    bench.journal.start()
+    wait_until(lambda: len(bench.story) == 2, 5, "what follows on the commit")
+    assert bench.story == [("done", 1), ("tocsin/1/b1/receipt", wire.AT_GATEWAY)]
+    assert "incidents" in waiting.wait(5)
+
+
+def test_a_repeat_is_answered_and_changes_nothing(bench: Bench) -> None:
+    bench.journal.start()
+    for _ in range(3):
+        bench.alarm(1)
+    wait_until(lambda: len(bench.story) == 6, 5, "three answers")
+    assert bench.rows() == 1
