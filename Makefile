@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo test lint format bench screenshots lock clean setup-demo setup-test
+.PHONY: help demo provision-demo bench-setup test lint format bench screenshots lock clean setup-demo setup-bench setup-test
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -11,6 +11,12 @@ help: ## this list
 
 demo: setup-demo ## the whole system on this machine; PRESSES=5 tests it instead and stops
 	@exec $(RUN) -m demo $(if $(PRESSES),--presses $(PRESSES)) $(if $(PORT),--port $(PORT))
+
+provision-demo: setup-bench ## a bare board becomes a trusted button, on this machine
+	@exec $(RUN) -m demo.provision
+
+bench-setup: setup-bench ## what `tocsin provision` needs, on a technician's laptop
+	@echo "Ready: .venv/bin/tocsin provision --help"
 
 test: setup-test ## every test, lint and types included
 	@$(MAKE) --no-print-directory lint
@@ -42,6 +48,10 @@ clean: ## remove everything that was set up or made here
 setup-demo:
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: apt install python3"; exit 1; }
 	@$(PYTHON) tools/setup.py demo
+
+setup-bench:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: apt install python3"; exit 1; }
+	@$(PYTHON) tools/setup.py bench
 
 setup-test:
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 or newer is needed: apt install python3"; exit 1; }

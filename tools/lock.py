@@ -13,7 +13,8 @@ from tools import setup
 
 LOCKS = {
     "requirements.lock": ["pyproject.toml"],
-    "requirements-dev.lock": ["pyproject.toml", "--extra", "dev"],
+    "requirements-provision.lock": ["pyproject.toml", "--extra", "provision"],
+    "requirements-dev.lock": ["pyproject.toml", "--extra", "provision", "--extra", "dev"],
     "requirements-typings.lock": ["tools/typings.in"],
 }
 

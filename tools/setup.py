@@ -1,4 +1,4 @@
-"""Puts into place what the project needs, and nothing twice: `python3 tools/setup.py demo|test`.
+"""Puts into place what the project needs, and nothing twice: `python3 tools/setup.py demo|bench|test`.
 
 Everything but Debian packages goes into `.cache/` and `.venv/`. Packages are installed only where something is missing,
 and no service is started by that. Whatever is printed goes to standard error; logs of the steps are in `.cache/logs`.
@@ -33,6 +33,8 @@ MICROPYTHON_PARTS = ("micropython", "libc6", "libffi8", "libmbedcrypto16", "libm
 NEWER = {"debian": ("trixie", "main"), "raspbian": ("trixie", "main"), "ubuntu": ("resolute", "main universe")}
 """By the system's ID: the release, on the machine's own mirror, that has a MicroPython which is new enough."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+LEVELS = ("demo", "bench", "test")
+"""Each has what the one before has, and more."""
 POLICY = Path("/usr/sbin/policy-rc.d")
 
 
@@ -80,11 +82,10 @@ def missing_packages(level: str) -> list[str]:
         packages.append("mosquitto")
     if subprocess.run([sys.executable, "-c", "import ensurepip, venv"], check=False, capture_output=True).returncode:
         packages.append("python3-venv")
-    if level == "test":
-        if not any(shutil.which(name) for name in BROWSERS):
-            packages.append("chromium")
-        if not glob.glob("/usr/share/fonts/**/NotoN*Arabic*", recursive=True):
-            packages.append("fonts-noto-core")
+    if level == "test" and not any(shutil.which(name) for name in BROWSERS):
+        packages.append("chromium")
+    if level != "demo" and not glob.glob("/usr/share/fonts/**/NotoN*Arabic*", recursive=True):
+        packages.append("fonts-noto-core")
     return packages
 
 
@@ -302,12 +303,14 @@ def stamp(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def get_environment(lock: Path, *, typings: Path | None) -> None:
-    """Makes `.venv` hold exactly what `lock` says."""
+def get_environment(level: str) -> None:
+    """Makes `.venv` hold what the lock of `level` says, unless that of a higher level, which has more, is there."""
+    higher = LEVELS[LEVELS.index(level) :]
     said = VENV / "stamp"
-    wanted = stamp(lock, *([typings] if typings else []))
-    if said.exists() and wanted in said.read_text(encoding="utf-8").split():
+    there = said.read_text(encoding="utf-8") if said.exists() else ""
+    if any(stamp(*_locks(one)) == there.strip() for one in higher):
         return
+    lock, *typings = _locks(level)
     uv = get_uv()
     environment = uv_environment()
     say(f"installing Python packages of {lock.name}")
@@ -315,23 +318,33 @@ def get_environment(lock: Path, *, typings: Path | None) -> None:
         run("environment", [uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, VENV], **environment)
     into: list[str | Path] = ["--python", VENV / "bin" / "python"]
     run("environment", [uv, "pip", "install", "--quiet", *into, "--require-hashes", "-r", lock], **environment)
-    if typings:
+    for more in typings:
         shutil.rmtree(CACHE / "typings", ignore_errors=True)
         to: list[str | Path] = ["--target", CACHE / "typings", "--no-deps"]
-        run("typings", [uv, "pip", "install", "--quiet", *into, *to, "--require-hashes", "-r", typings], **environment)
+        run("typings", [uv, "pip", "install", "--quiet", *into, *to, "--require-hashes", "-r", more], **environment)
     site = next((VENV / "lib").glob("python3*/site-packages"))
     (site / "tocsin.pth").write_text(f"{PROJECT}\n", encoding="utf-8")
     command = VENV / "bin" / "tocsin"
     command.write_text(f"#!{VENV}/bin/python\nfrom gateway.cli import main\n\nmain()\n", encoding="utf-8")
     command.chmod(0o755)
-    said.write_text(f"{wanted}\n{stamp(PROJECT / 'requirements.lock') if typings else ''}\n", encoding="utf-8")
+    said.write_text(stamp(*_locks(level)) + "\n", encoding="utf-8")
+
+
+def _locks(level: str) -> list[Path]:
+    """The lock files of a level."""
+    names = {
+        "demo": ["requirements.lock"],
+        "bench": ["requirements-provision.lock"],
+        "test": ["requirements-dev.lock", "requirements-typings.lock"],
+    }
+    return [PROJECT / name for name in names[level]]
 
 
 def main() -> int:
     """Sets up one level; returns the exit status."""
     level = sys.argv[1] if len(sys.argv) > 1 else "demo"
-    if level not in {"demo", "test"}:
-        sys.stderr.write("usage: setup.py demo|test\n")
+    if level not in LEVELS:
+        sys.stderr.write(f"usage: setup.py {'|'.join(LEVELS)}\n")
         return 2
     if sys.version_info < LEAST_PYTHON:
         sys.stderr.write(
@@ -344,8 +357,7 @@ def main() -> int:
         if packages:
             install(packages)
         get_micropython()
-        lock = PROJECT / ("requirements-dev.lock" if level == "test" else "requirements.lock")
-        get_environment(lock, typings=PROJECT / "requirements-typings.lock" if level == "test" else None)
+        get_environment(level)
     except SetupError as error:
         sys.stderr.write(f"{error}\n")
         return 1
