@@ -1,12 +1,14 @@
-"""ECDH on P-256 (y² = x³ - 3x + B; FIPS 186-4 D.1.2.3, SEC 1 section 3.3.1) in plain integers, for both Pythons.
+"""P-256 (y² = x³ - 3x + B; FIPS 186-4 D.1.2.3) in plain integers, for both Pythons: public keys, and ECDH (SEC 1, 3.3.1).
 
-It runs once in a button's life, at the first start after enrolment, for the message key. It takes no care to hide
+It runs in a button's life at enrolment, and at the first start after that for the message key. It takes no care to hide
 the private key from someone who measures time or current at the board while it does: who can, holds the board.
 """
 
 P = 0xFFFFFFFF00000001000000000000000000000000FFFFFFFFFFFFFFFFFFFFFFFF
 N = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+GX = 0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296
+GY = 0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5
 
 
 class KeyFault(ValueError):
@@ -45,28 +47,46 @@ def on_curve(x: int, y: int) -> bool:
     return 0 <= x < P and 0 <= y < P and (y * y - (x * x * x - 3 * x + B)) % P == 0
 
 
+def is_point(octets: bytes) -> bool:
+    """Whether these are an uncompressed point of the curve: 65 bytes, 04 x y."""
+    if len(octets) != 65 or octets[0] != 4:
+        return False
+    return on_curve(int.from_bytes(octets[1:33], "big"), int.from_bytes(octets[33:], "big"))
+
+
+def _times(number: int, x: int, y: int) -> tuple:
+    """`number` times the point (x, y). Raises KeyFault for a number that is no private key."""
+    if not 0 < number < N:
+        raise KeyFault("the private key is not between 1 and the order of P-256")
+    at = (x, y, 1)
+    bit = 1
+    while bit <= number:
+        bit <<= 1
+    bit >>= 2
+    while bit:
+        at = _double(*at)
+        if number & bit:
+            at = _add(*at, x, y)
+        bit >>= 1
+    inverse = pow(at[2], P - 2, P)
+    square = inverse * inverse % P
+    return at[0] * square % P, at[1] * square * inverse % P
+
+
+def public(private: int) -> bytes:
+    """The public key of a private one: an uncompressed point, 65 bytes. Raises KeyFault for one out of range."""
+    x, y = _times(private, GX, GY)
+    return b"\4" + x.to_bytes(32, "big") + y.to_bytes(32, "big")
+
+
 def shared(private: int, point: bytes) -> bytes:
     """The x coordinate, 32 bytes, of `private` times the uncompressed point (65 bytes, 04 x y).
 
     Raises KeyFault for a private key out of range or a point that is not on the curve.
     """
-    if not 0 < private < N:
-        raise KeyFault("the private key is not between 1 and the order of P-256")
     if len(point) != 65 or point[0] != 4:
         raise KeyFault("the public key is not an uncompressed point of 65 bytes")
-    x = int.from_bytes(point[1:33], "big")
-    y = int.from_bytes(point[33:], "big")
-    if not on_curve(x, y):
+    if not is_point(point):
         raise KeyFault("the public key is not a point of P-256")
-    at = (x, y, 1)
-    bit = 1
-    while bit <= private:
-        bit <<= 1
-    bit >>= 2
-    while bit:
-        at = _double(*at)
-        if private & bit:
-            at = _add(*at, x, y)
-        bit >>= 1
-    inverse = pow(at[2], P - 2, P)
-    return (at[0] * inverse * inverse % P).to_bytes(32, "big")
+    x, _ = _times(private, int.from_bytes(point[1:33], "big"), int.from_bytes(point[33:], "big"))
+    return x.to_bytes(32, "big")

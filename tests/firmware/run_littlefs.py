@@ -4,61 +4,11 @@ The story of an alarm and an event is cut at every program and erase operation o
 then the flash is mounted again. Prints "passed" and the number of cuts when every promise was kept.
 """
 
-import os
-
-import vfs
-
 from firmware import wire
 from firmware.flash import Flash
 from firmware.latch import Alarm
 from firmware.outbox import Outbox
-
-BLOCK = 4096
-BLOCKS = 24
-
-
-class Chip:
-    """NOR flash: erased octets are 0xff, and every operation after `left` more fails."""
-
-    def __init__(self, octets):
-        self.octets = octets
-        self.left = 1 << 30
-
-    def readblocks(self, block, buffer, offset=0):
-        at = block * BLOCK + offset
-        buffer[:] = self.octets[at : at + len(buffer)]
-
-    def writeblocks(self, block, buffer, offset=None):
-        if offset is None:
-            self.ioctl(6, block)
-            offset = 0
-        at = block * BLOCK + offset
-        self.change(at, buffer)
-
-    def change(self, at, new):
-        if self.left <= 0:
-            if self.left == 0:
-                self.left = -1
-                half = len(new) // 2
-                self.octets[at : at + half] = new[:half]
-            raise OSError(5)
-        self.left -= 1
-        self.octets[at : at + len(new)] = new
-
-    def ioctl(self, operation, argument):
-        if operation == 4:
-            return BLOCKS
-        if operation == 5:
-            return BLOCK
-        if operation == 6:
-            self.change(argument * BLOCK, b"\xff" * BLOCK)
-        return 0
-
-
-def mounted(chip):
-    """Mounts the chip at /flash as the board does, and works there."""
-    vfs.mount(vfs.VfsLfs2(chip, progsize=32, readsize=32, lookahead=32), "/flash")
-    os.chdir("/flash")
+from tests.firmware.nor_flash import Chip, formatted, mounted, unmounted
 
 
 def opened(complaints):
@@ -94,8 +44,7 @@ def cut_after(octets, operations):
     except OSError:
         pass
     chip.left = 1 << 30
-    os.chdir("/")
-    vfs.umount("/flash")
+    unmounted()
     mounted(Chip(chip.octets))
     box = opened(complaints)
     assert not complaints, complaints
@@ -107,17 +56,14 @@ def cut_after(octets, operations):
         assert stages == ([2] if "at HQ" in done else [0]) or (stages == [2] and "event" in done), stages
     if "event" in done and "at HQ" not in done:
         assert len(box.events) == 1 and box.event(box.events[0], 0)[wire.SUBJECT] == "A"
-    os.chdir("/")
-    vfs.umount("/flash")
+    unmounted()
     return "closed" in done
 
 
-fresh = Chip(bytearray(b"\xff" * (BLOCK * BLOCKS)))
-vfs.VfsLfs2.mkfs(fresh, progsize=32, readsize=32, lookahead=32)
+fresh = formatted()
 mounted(fresh)
 opened([])
-os.chdir("/")
-vfs.umount("/flash")
+unmounted()
 cuts = 0
 while not cut_after(fresh.octets, cuts):
     cuts += 1

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from demo.authority import Authority
+from provisioning.pki import Authority
 from firmware import keys, p256, wire
 from firmware.flash import Flash
 from firmware.network import not_before
