@@ -8,11 +8,13 @@ state/errors, and the board starts again with every open alarm still in flash.
 import asyncio
 import gc
 import io
+import os
 import sys
 
-from firmware import VERSION, indicator, keys, p256, settings, wire
+from firmware import VERSION, bench, indicator, keys, loop, p256, settings, wifi, wire
 from firmware.button import Button
 from firmware.clock import Clock
+from firmware.command import Commands
 from firmware.door import Door
 from firmware.flash import Flash
 from firmware.outbox import Outbox
@@ -22,7 +24,9 @@ BEAT_MS = 5000
 FEED_MS = 1000
 UNSAMPLED_MS = 5000  # a TLS handshake's arithmetic pauses everything for up to 1.2 s
 ERRORS_KEPT = 4096  # bytes of state/errors
+SETTLED_MS = loop.LINE_MS + 200  # what the contacts are has been seen for long enough
 BAD_SETTINGS = 78  # EX_CONFIG of sysexits.h
+IDENTITY = "identity"
 
 
 class Bell:
@@ -110,23 +114,43 @@ async def _feed(button, board) -> None:
         await asyncio.sleep_ms(FEED_MS)
 
 
-def _private_key(identity: str) -> bytes:
-    path = identity + "/key.der"
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError:
-        raise settings.SettingsFault("%s is missing: enrol this button first." % path) from None
+async def _introduce(button, door) -> None:
+    """Says once how the contacts are; and when the bench's test alarms are over."""
+    await asyncio.sleep_ms(SETTLED_MS)
+    button.tell_contacts()
+    if button.tests_until_ms:
+        await asyncio.sleep_ms(button.tests_until_ms - button.clock.ms())
+        door.tell("bench", False)
 
 
-async def run(told, flash, door) -> None:
-    """Builds the button from its settings and runs it until a task fails."""
-    identity = "identity"
-    board = __import__("firmware.boards." + told.board, None, None, ["Board"]).Board(door, VERSION)
+def _private_key() -> bytes:
+    """The private key, in DER; SettingsFault unless the identity is complete."""
+    for name in ("cert.der", "ca.der", "key.der"):
+        path = IDENTITY + "/" + name
+        try:
+            os.stat(path)
+        except OSError:
+            raise settings.SettingsFault("%s is missing: enrol this button first." % path) from None
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _chooser(told, board, flash, door, button):
+    """What chooses the network, where there is a radio; None on a board without."""
+    if not wifi.has_radio():
+        if told.wifi:
+            door.tell("error", "settings.json has wifi, but this board has no radio: its network is the cable")
+        return None
+    button.radio = wifi.Radio()
+    known = wifi.Known(flash, told.wifi, lambda sentence: door.tell("error", sentence))
+    answer = lambda done, number, text: button.commands.answer(done, number, wire.WIFI, text)  # noqa: E731
+    return wifi.Wifi(known, hasattr(board, "cable"), answer)
+
+
+async def run(told, key, board, flash, door, on_bench) -> None:
+    """Builds the button from its settings and its message key, and runs it on its board until a task fails."""
     clock = Clock()
     store = Outbox(flash, lambda sentence: door.tell("error", sentence))
-    key = keys.message_key(flash, _private_key(identity), told.id, told.hq, told.hq_message_key)
-    gc.collect()
     to_send, to_show = Bell(), Bell()
 
     def wake() -> None:
@@ -137,7 +161,7 @@ async def run(told, flash, door) -> None:
     button.session = Session(
         told.id,
         told.brokers,
-        identity,
+        IDENTITY,
         will=button.will,
         on_message=button.received,
         on_up=button.connected,
@@ -145,7 +169,11 @@ async def run(told, flash, door) -> None:
         log=lambda text: door.tell("session", str(text)),
     )
     button.session.urgent = bool(button.latch.unconfirmed())
-    door.tell("started", {"boot": store.boot, "reset": board.reset_cause, "firmware": VERSION})
+    chooser = _chooser(told, board, flash, door, button)
+    button.commands = Commands(told, key, flash, button, chooser)
+    if on_bench:
+        button.tests_until_ms = bench.BENCH_MS
+    door.tell("started", {"boot": store.boot, "reset": board.reset_cause, "firmware": VERSION, "bench": on_bench})
     button.add_event(clock.ms(), wire.STARTED, None, board.reset_cause)
     await asyncio.gather(
         _watch(button, board),
@@ -154,33 +182,53 @@ async def run(told, flash, door) -> None:
         _show(button, board, clock, to_show),
         _beat(button),
         _chirp(button, board),
+        _introduce(button, door),
         board.run(),
+        *([wifi.run(chooser, button.radio, button)] if chooser else []),
         button.session.run(),
     )
 
 
 def _keep_error(flash, problem) -> None:
-    """Adds a traceback to state/errors, of which the last ERRORS_KEPT bytes are kept."""
+    """Adds a traceback to state/errors, of which the last ERRORS_KEPT bytes are kept; not if the flash is the problem."""
     text = io.StringIO()
     sys.print_exception(problem, text)
     kept = (flash.read("errors") or b"") + text.getvalue().encode()
-    flash.write("errors", kept[-ERRORS_KEPT:])
+    try:
+        flash.write("errors", kept[-ERRORS_KEPT:])
+    except OSError:
+        pass
 
 
 def main() -> None:
-    """Runs the button for ever; ends only by a fault."""
+    """Runs the button for ever; ends by a fault, or at the prompt when somebody at the console wants that."""
     door = Door()
-    flash = None
+    mark = bench.take_mark()
+    if mark == bench.HOLD:
+        door.tell("held", True)
+        return
+    flash = board = None
     try:
         told = settings.read()
         flash = Flash("state")
-        asyncio.run(run(told, flash, door))
+        key = keys.message_key(flash, _private_key(), told.id, told.hq, told.hq_message_key)
+        gc.collect()
+        # The board is made last: its watchdog, once started, would reset whoever looks into bad settings at the prompt.
+        board = __import__("firmware.boards." + told.board, None, None, ["Board"]).Board(door, VERSION)
+        asyncio.run(run(told, key, board, flash, door, mark == bench.BENCH))
+    except KeyboardInterrupt:
+        if board:
+            board.sample_with(None)
+        door.tell("stopped", "Ctrl-C")
+        return
     except settings.SettingsFault as fault:
         door.tell("error", str(fault))
-        sys.exit(BAD_SETTINGS)
+        door.give_up(BAD_SETTINGS)
+        return
     except p256.KeyFault as fault:
         door.tell("error", "identity or hq_message_key: %s" % fault)
-        sys.exit(BAD_SETTINGS)
+        door.give_up(BAD_SETTINGS)
+        return
     except Exception as problem:  # noqa: BLE001 - whatever it is, the answer is to say so and to start again
         door.tell("error", "%s: %s" % (type(problem).__name__, problem))
         if flash:

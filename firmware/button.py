@@ -33,6 +33,11 @@ class Button:
         self.loops = loop.Loops()
         self.window = window.Window()
         self.session = None  # set by app.py: session and button need each other
+        self.commands = None  # set by app.py likewise
+        self.radio = None  # set by app.py, on a board that has one
+        self.up_ms = None  # when the present or the last session came up
+        self.proved_ms = None  # when the newest heartbeat that headquarters answered on it was sent
+        self.tests_until_ms = 0  # a press before this is a technician's test (bench.py)
         self.refused = 0
         self.storage_failed = False  # the last write to the flash: headquarters is told, and the light says fault
         self._key = key
@@ -43,6 +48,7 @@ class Button:
         self._beats = []
         self._beaten = 0
         self._supervised_until_ms = None
+        self._identify_until_ms = 0
         self._changes = []
         self._sampled_ms = clock.ms()
         self._delay_ms = 0
@@ -91,30 +97,46 @@ class Button:
                 self.board.tell("loop", {"pressed": what == "pressed"})
         self._wake()
 
+    def tell_contacts(self) -> None:
+        """Says how the contacts are, for whoever just began to listen; from then on `moved` says what changes."""
+        loops = self.loops
+        self.board.tell("loop", {"A": loops.line("A"), "B": loops.line("B"), "pressed": loops.pressed})
+        self.board.tell("tamper", loops.tamper())
+
     def _press(self, contacts: int, since_ms: int) -> None:
+        cause = wire.TEST if since_ms < self.tests_until_ms else wire.HOLD_UP
         unconfirmed = self.latch.unconfirmed()
         if len(unconfirmed) >= outbox.MAX_ALARMS:
-            # Nothing more fits, and nothing may go. The newest one is sent again at once and stands for this press.
-            self.board.tell("error", "%d alarms are waiting; this press joins the newest" % len(unconfirmed))
-            unconfirmed[-1].due_ms = None
-            return
+            tests = [alarm for alarm in unconfirmed if alarm.cause == wire.TEST]
+            if cause == wire.TEST or not tests:
+                # Nothing more fits, and nothing may go. The newest one is sent again at once and stands for this press.
+                self.board.tell("error", "%d alarms are waiting; this press joins the newest" % len(unconfirmed))
+                unconfirmed[-1].due_ms = None
+                return
+            self._forget(tests[0])  # no alarm stands behind a test
         boot, seq = self.outbox.number()
-        alarm = latch.Alarm(boot, seq, since_ms, wire.HOLD_UP, _HOW[contacts])
+        alarm = latch.Alarm(boot, seq, since_ms, cause, _HOW[contacts])
         self.latch.add(alarm)
         self.session.urgent = True
         # On its way first, then into flash, without yielding in between: a flash write takes milliseconds.
         self._send_alarm(alarm, self.clock.ms())
         if len(self.latch.alarms) > outbox.MAX_ALARMS:
-            oldest = next(known for known in self.latch.alarms if known.stage >= wire.AT_HQ)
-            self.latch.drop(oldest.boot, oldest.seq)
-            self._store(self.outbox.remove_alarm, oldest.boot, oldest.seq)
+            self._forget(next(known for known in self.latch.alarms if known.stage >= wire.AT_HQ))
         self._store(self.outbox.keep_alarm, alarm, self.clock.ms())
-        self.board.tell("latched", {"boot": boot, "seq": seq, "pin_at": self._seen_ns})
+        self.board.tell("latched", {"boot": boot, "seq": seq, "pin_at": self._seen_ns, "test": cause == wire.TEST})
 
-    def add_event(self, since_ms: int, code: int, subject=None, detail=None) -> None:
-        """Keeps an event; it is sent when its turn comes."""
-        for number in self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail) or ():
+    def _forget(self, alarm) -> None:
+        """Gives up an alarm whose room is needed: headquarters has it, or it is a test."""
+        self.latch.drop(alarm.boot, alarm.seq)
+        self._store(self.outbox.remove_alarm, alarm.boot, alarm.seq)
+
+    def add_event(self, since_ms: int, code: int, subject=None, detail=None):
+        """Keeps an event, which is sent when its turn comes; its (boot, seq), or None if it could not be kept."""
+        dropped = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
+        for number in dropped or ():
             self.window.done(number)
+        self._wake()
+        return None if dropped is None else self.outbox.events[-1]
 
     def _store(self, write, *what):
         """Storage that fails must not stop an alarm: it is said, and the button goes on with what is in memory."""
@@ -193,7 +215,7 @@ class Button:
             uptime_ms=self.clock.ms(),
             battery_mv=self.board.battery_mv(),
             mains=self.board.mains(),
-            rssi=self.board.rssi(),
+            rssi=self.radio.rssi() if self.radio else self.board.rssi(),
             reset=self.board.reset_cause,
             firmware=self.board.version,
             pending=len(self.latch.unconfirmed()) + len(self.outbox.events),
@@ -220,6 +242,8 @@ class Button:
 
     def connected(self) -> None:
         """The connection is up: alarms, then presence and a heartbeat, then the events."""
+        self.up_ms = self.clock.ms()
+        self.proved_ms = None
         self.latch.connected()
         self.window.connected()
         self._presence_owed = True
@@ -238,10 +262,14 @@ class Button:
 
     def received(self, topic: str, payload: bytes) -> None:
         """A message from the broker, believed only as far as it proves itself."""
-        if topic != self._topic("receipt"):
-            return
         try:
-            message = self._receipt(payload)
+            if topic == self._topic("receipt"):
+                message = self._receipt(payload)
+            elif topic == self._topic("command") and self.commands is not None:
+                self.commands.received(payload)
+                return
+            else:
+                return
         except wire.WireError as why:
             self.refused += 1
             self.board.tell("refused", str(why))
@@ -297,6 +325,9 @@ class Button:
         for n, (beat, sent_ms) in enumerate(self._beats):
             if beat == number:
                 del self._beats[: n + 1]
+                if not self.supervised_for_ms():
+                    self.board.tell("supervised", True)
+                self.proved_ms = sent_ms
                 self._supervised_until_ms = sent_ms + SUPERVISED_MS
                 return
 
@@ -308,8 +339,18 @@ class Button:
             return 0
         return max(0, self._supervised_until_ms - self.clock.ms())
 
+    def identify(self, for_ms: int) -> bool:
+        """Shows which button this is. False, and nothing is shown: the light belongs to an open alarm."""
+        if self.latch.least() is not None:
+            return False
+        self._identify_until_ms = self.clock.ms() + for_ms
+        self._wake()
+        return True
+
     def light(self) -> str:
         """The name of the light to show now (indicator.py)."""
+        if self.clock.ms() < self._identify_until_ms and self.latch.least() is None:
+            return indicator.IDENTIFY
         fault = self.storage_failed or self.loops.tampered or self.loops.worst() != loop.FINE
         return indicator.state(self.latch.least(), fault, self.supervised_for_ms() > 0)
 

@@ -45,8 +45,24 @@ class Door:
 
     def restart(self) -> None:
         """Ends this start: the chip resets; as a process it ends with RESTART, and a supervisor starts it again."""
-        try:
-            from machine import reset
-        except ImportError:
+        reset = _reset()
+        if reset is None:
             sys.exit(RESTART)
         reset()
+
+    def give_up(self, status: int) -> None:
+        """Ends this start where starting again would change nothing: as a process with `status`.
+
+        On hardware it returns, for main.py to end at the prompt: there sys.exit() starts the firmware again, for ever.
+        """
+        if _reset() is None:
+            sys.exit(status)
+
+
+def _reset():
+    """What resets the chip; None in a process."""
+    try:
+        from machine import reset
+    except ImportError:
+        return None
+    return reset

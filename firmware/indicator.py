@@ -13,6 +13,7 @@ for alarms that headquarters' own sealed receipt has confirmed; with several ope
 | at_hq | green, steady | headquarters has it |
 | acknowledged | green with a short gap every 2 s | an operator has it |
 | responding | green with two short gaps every 2 s | a unit is on its way |
+| identify | amber and green in turn, for 10 s | headquarters asks: which button is this? No alarm is open |
 
 Red alone is for one thing: an alarm that has reached nobody for NOBODY_MS. The guard must use another way.
 The sounder never sounds while an alarm is open: a hold-up alarm is silent. It chirps once a minute in fault or
@@ -34,6 +35,7 @@ GATEWAY = "at_gateway"
 HQ = "at_hq"
 ACKNOWLEDGED = "acknowledged"
 RESPONDING = "responding"
+IDENTIFY = "identify"
 
 NOBODY_MS = 10_000
 CHIRP_MS = 40
@@ -49,6 +51,7 @@ PATTERNS = {
     HQ: ((GREEN, 60_000),),
     ACKNOWLEDGED: ((GREEN, 1800), (OFF, 200)),
     RESPONDING: ((GREEN, 1400), (OFF, 200), (GREEN, 200), (OFF, 200)),
+    IDENTIFY: ((AMBER, 250), (GREEN, 250)),
 }
 _NOBODY = ((RED, 250), (OFF, 250))
 _STAGES = {

@@ -127,7 +127,11 @@ class Loops:
     @property
     def tampered(self) -> bool:
         """Whether the tamper loop is cut or shorted."""
-        return self._tamper.value != FINE
+        return self.tamper() != FINE
+
+    def tamper(self) -> str:
+        """FINE, CUT or SHORTED: the tamper loop."""
+        return self._tamper.value
 
     def line(self, loop: str) -> str:
         """The line of loop "A" or "B"."""

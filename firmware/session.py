@@ -85,6 +85,11 @@ class Session:
             return False
         return self._write(mqtt.publish(topic, payload, qos, retain, self._next_id() if qos else 0), bool(qos))
 
+    def renew(self, reason: str) -> None:
+        """Ends the present connection, if there is one; `run` begins the next one."""
+        if self._serving:
+            self._end(reason)
+
     async def close(self) -> None:
         """Ends the session in order, without the last will, and `run` with it."""
         if self.up and self._rest is None:

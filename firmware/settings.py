@@ -5,6 +5,7 @@ import json
 from firmware import wire
 
 BOARDS = ("virtual", "olimex_esp32_poe_iso")
+MAX_WIFI = 4
 
 
 class SettingsFault(Exception):
@@ -15,7 +16,8 @@ class Settings:
     """The settings, each of them checked.
 
     id: the button's. board: module in firmware/boards. brokers: [[address, port, server name], …] in the order in which
-    they are tried. hq: headquarters' id. hq_message_key: its P-256 point, 65 bytes.
+    they are tried. hq: headquarters' id. hq_message_key: its P-256 point, 65 bytes. wifi: (name, password) of each
+    network, newest first; the setting may be missing.
     """
 
     def __init__(self, values: dict) -> None:
@@ -39,6 +41,7 @@ class Settings:
             if not _is_broker(broker):
                 raise SettingsFault("each of brokers must be [address, port from 1 to 65535, server name].")
         self.hq_message_key = _point(values["hq_message_key"])
+        self.wifi = _networks(values.get("wifi", []))
 
 
 def _is_broker(broker) -> bool:
@@ -47,6 +50,32 @@ def _is_broker(broker) -> bool:
     address, port, name = broker
     is_port = isinstance(port, int) and not isinstance(port, bool) and 0 < port < 65536
     return isinstance(address, str) and address != "" and is_port and isinstance(name, str) and name != ""
+
+
+def network_fault(network):
+    """Why `network` is not the [name, password] of a Wi-Fi network, in words that do not tell the password; else None."""
+    if not isinstance(network, (list, tuple)) or len(network) != 2:
+        return "a network must be [name, password]"
+    name, password = network
+    if not isinstance(name, str) or not 0 < len(name.encode()) <= 32 or "\0" in name:
+        return "a network's name must be 1 to 32 bytes of text"
+    if not isinstance(password, str) or not (password == "" or 8 <= len(password.encode()) <= 63):
+        return "a network's password must be 8 to 63 bytes of text, or empty for an open network"
+    if "\0" in password:
+        return "a network's password must be text"
+    return None
+
+
+def _networks(networks) -> list:
+    if not isinstance(networks, list) or len(networks) > MAX_WIFI:
+        raise SettingsFault("wifi must be a list of at most %d [name, password], newest first." % MAX_WIFI)
+    for network in networks:
+        fault = network_fault(network)
+        if fault:
+            raise SettingsFault("wifi: %s." % fault)
+    if len({network[0] for network in networks}) < len(networks):
+        raise SettingsFault("wifi names the same network twice.")
+    return [tuple(network) for network in networks]
 
 
 def _point(text) -> bytes:

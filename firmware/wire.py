@@ -85,6 +85,8 @@ TAMPERED = 5
 TAMPER_RESTORED = 6
 LOOP_FAULT = 7
 EVENTS_DROPPED = 8
+COMMAND_DONE = 9
+COMMAND_FAILED = 10
 CHILD_SILENT = 16
 CHILD_BACK = 17
 BROKER_LOST = 18
@@ -92,10 +94,24 @@ BROKER_BACK = 19
 REFUSAL = 20
 STATION_STARTED = 21
 STORAGE_FAILED = 22
+ENROLMENT_BEGUN = 23
+ENROLLED = 24
+ENROLMENT_EXPIRED = 25
+RETIRED = 26
+REVOCATIONS = 27
 STEP_ACKNOWLEDGED = 32
 STEP_RESPONDING = 33
 STEP_ON_SCENE = 34
 STEP_CLOSED = 35
+
+# CODE of a command
+IDENTIFY = 1
+WIFI = 2
+
+# Entries of DETAIL of COMMAND_DONE and COMMAND_FAILED: which command, and a sentence
+ANSWER_BOOT = 0
+ANSWER_SEQ = 1
+ANSWER_TEXT = 5
 
 # LOOP, as a heartbeat states it
 LOOP_AT_REST = 0
@@ -289,8 +305,32 @@ def message_key(shared: bytes, child: str, parent: str) -> bytes:
 
     shared: x coordinate, 32 bytes, of (child's certificate key x parent's message key). No salt.
     """
-    info = b"tocsin/1 message key\0" + child.encode() + b"\0" + parent.encode()
-    return hmac_sha256(hmac_sha256(b"", shared), info + b"\1")
+    return _derived(shared, b"tocsin/1 message key\0" + child.encode() + b"\0" + parent.encode())
+
+
+def command_key(key: bytes) -> bytes:
+    """The 32-byte AES key for the secret part of commands, from the message key. No salt."""
+    return _derived(key, b"tocsin/1 command key")
+
+
+def _derived(secret: bytes, info: bytes) -> bytes:
+    """HKDF-SHA256 (RFC 5869) without a salt: the first 32 bytes."""
+    return hmac_sha256(hmac_sha256(b"", secret), info + b"\1")
+
+
+def masked(octets: bytes, boot: int, seq: int, block) -> bytes:
+    """AES-CTR (NIST SP 800-38A, 6.5) of `octets`, its own inverse. It hides; only the envelope's MAC proves.
+
+    block(16 bytes) -> 16 bytes: one block of AES-256 under `command_key`. The counter block is boot, seq, 0 and the
+    block's number, 4 bytes each, big-endian: never the same twice, because headquarters never uses a (boot, seq) twice.
+    """
+    start = boot.to_bytes(4, "big") + seq.to_bytes(4, "big") + bytes(4)
+    out = bytearray(octets)
+    for at in range(0, len(out), 16):
+        stream = block(start + (at // 16).to_bytes(4, "big"))
+        for i in range(at, min(at + 16, len(out))):
+            out[i] ^= stream[i - at]
+    return bytes(out)
 
 
 # --------------------------------------------------------------------------------------------- envelopes

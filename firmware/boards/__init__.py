@@ -3,7 +3,8 @@
 A board's module has a class Board(door, version) with SAMPLE_MS, version, reset_cause, and
 
     readings() -> (loop A, loop B, tamper), per mille of the rail     battery_mv()   mains()   rssi()
-    flag() -> what wakes the watching task: set(), clear(), wait()    sample_with(call): from now on, every SAMPLE_MS
+    flag() -> what wakes the watching task: set(), clear(), wait()    sample_with(call or None): every SAMPLE_MS
     light("off" | "green" | "amber" | "red")   sound(on)   feed()     tell(name, value, **more)
     async run(): what the board itself has to do, for ever
+    cable(on): switches Ethernet, on a board that has it
 """

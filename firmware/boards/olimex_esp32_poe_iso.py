@@ -78,12 +78,20 @@ class Board:
         """A cable has none."""
         return
 
+    def cable(self, on: bool) -> None:
+        """Switches Ethernet: off while a Wi-Fi network must prove itself or stand in."""
+        if self._lan.active() != on:
+            self._lan.active(on)
+
     def flag(self) -> asyncio.ThreadSafeFlag:
         """What wakes the watching task from the timer's callback."""
         return asyncio.ThreadSafeFlag()
 
     def sample_with(self, call) -> None:
-        """`call` is called every SAMPLE_MS from now on, by the timer."""
+        """`call` is called every SAMPLE_MS from now on, by the timer; None: nothing is any more."""
+        if call is None:
+            self._timer.deinit()
+            return
         self._timer.init(period=self.SAMPLE_MS, mode=Timer.PERIODIC, callback=lambda _: call())
 
     def light(self, colour: str) -> None:

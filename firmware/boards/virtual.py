@@ -13,6 +13,16 @@ import sys
 _MEASURED = ("loop_a", "loop_b", "tamper", "battery_mv", "mains")
 _LINE = 512  # bytes; longer lines are refused
 _POWER_ON = 1
+_WATCHDOG_MS = 8000
+
+
+def _chip() -> tuple:
+    """(why it started, its watchdog, started) where a chip is played around the process; (power on, None) if not."""
+    try:
+        from machine import WDT, reset_cause
+    except ImportError:
+        return _POWER_ON, None
+    return reset_cause(), WDT(timeout=_WATCHDOG_MS)
 
 
 class Board:
@@ -22,7 +32,7 @@ class Board:
 
     def __init__(self, door, version: str) -> None:
         self.version = version
-        self.reset_cause = _POWER_ON
+        self.reset_cause, self._watchdog = _chip()
         self.tell = door.tell
         self._now = {"loop_a": 340, "loop_b": 610, "tamper": 340, "battery_mv": 4050, "mains": True}
         self._next = []  # lines that came while nothing was sampled: each is seen by one sample at least
@@ -52,7 +62,7 @@ class Board:
         return asyncio.Event()
 
     def sample_with(self, call) -> None:
-        """`call` is called every SAMPLE_MS from now on."""
+        """`call` is called every SAMPLE_MS from now on; None: nothing is any more."""
         self._call = call
 
     def light(self, colour: str) -> None:
@@ -64,7 +74,9 @@ class Board:
         self.tell("sounder", on)
 
     def feed(self) -> None:
-        """No watchdog: whoever started the process watches it."""
+        """Tells the watchdog that the tasks run; without a chip, whoever started the process watches it."""
+        if self._watchdog:
+            self._watchdog.feed()
 
     async def run(self) -> None:
         """Samples, and reads the lines."""

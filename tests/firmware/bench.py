@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from demo.authority import Authority, Identity
+    from provisioning.pki import Authority, Identity
 
 DEADLINE_S = 15.0
 REST = {"loop_a": 340, "loop_b": 610}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from demo.authority import Authority
+    from provisioning.pki import Authority
 
     Act = Callable[[ssl.SSLSocket, bytes], None]
 

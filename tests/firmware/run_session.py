@@ -141,6 +141,7 @@ class Probe:
                     self.session.urgent = value
                 elif what == "fail":
                     self.failing = value
+                    tell(failing=value)
                 elif what == "latency":
                     await self.latency(value)
                 elif what == "sum":

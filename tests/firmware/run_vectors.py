@@ -1,4 +1,4 @@
-"""Holds firmware/wire.py and firmware/p256.py against tests/vectors.json; runs on both Pythons.
+"""Holds firmware/wire.py, command.py and p256.py against tests/vectors.json; runs on both Pythons.
 
     micropython tests/firmware/run_vectors.py tests/vectors.json
 
@@ -8,7 +8,7 @@ Prints one line for each vector that fails and the number that passed; exit code
 import json
 import sys
 
-from firmware import p256, wire
+from firmware import command, p256, wire
 
 
 def value_of(spelled):
@@ -31,6 +31,16 @@ def refuses(read, octets):
     return False
 
 
+def block_cipher(key):
+    """AES-256 of single blocks, on either Python."""
+    try:
+        return command.aes(key)
+    except ImportError:
+        from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+        return Cipher(algorithms.AES256(key), modes.ECB()).encryptor().update
+
+
 def check(vectors):
     """(what, passed) of every vector."""
     key = bytes.fromhex(vectors["key"])
@@ -47,6 +57,12 @@ def check(vectors):
         yield vector["what"], refuses(wire.decode, bytes.fromhex(vector["hex"]))
     for vector in vectors["refused_envelopes"]:
         yield vector["what"], refuses(wire.unseal, bytes.fromhex(vector["hex"]))
+    for vector in vectors["networks"]:
+        network, octets = (vector["name"], vector["password"]), bytes.fromhex(vector["hex"])
+        secret = wire.command_key(key)
+        plain = wire.masked(octets, vector["boot"], vector["seq"], block_cipher(secret))
+        right = secret.hex() == vector["key"] and command.unpacked(plain) == network
+        yield vector["hex"], right and command.packed(network) == plain
     for vector in vectors["message_keys"]:
         shared = p256.shared(int(vector["private"], 16), bytes.fromhex(vector["point"]))
         key = wire.message_key(shared, vector["child"], vector["parent"])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from demo.authority import Authority
+from provisioning.pki import Authority
 from firmware import wire
 from tests.firmware.bench import DEADLINE_S, PRESSED, Bench, Button, Peer, Post
 from tests.parts import PROJECT, running
@@ -269,7 +269,7 @@ def test_a_bad_identity_ends_in_one_sentence_and_a_crash_leaves_its_trace(bench:
         button.until("error", "identity or hq_message_key: the private key is not a P-256 key in DER")
         assert button.process.wait(DEADLINE_S) == 78
     bench.post(peer, "b-broken")
-    (folder / "state" / "boot-a").unlink()
+    (folder / "state" / "boot-a").unlink(missing_ok=True)
     (folder / "state" / "boot-a").mkdir()
     for _ in range(60):
         with bench.button("b-broken") as button:

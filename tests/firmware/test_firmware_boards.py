@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from demo.authority import Authority
+from provisioning.pki import Authority
 from tests.parts import micropython
 
 PROJECT = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from demo.authority import Authority
+from provisioning.pki import Authority
 from firmware import mqtt
 from tests.firmware.bench import Button, Peer
 from tests.firmware.far_ends import NAME, Broker, Liar, Way, accepted
@@ -410,11 +410,13 @@ def test_a_callback_that_fails_costs_one_session(broker: Broker, identities: Pat
     with session(identities, broker.port, vigil=QUICK) as probe:
         probe.until("up")
         probe.tell(fail="on_message")
+        probe.until("failing")
         assert probe.ask("publish", "published", [f"tocsin/1/{BUTTON}/receipt", "to myself", 1])
         probe.until_log("a callback failed: RuntimeError: the test's on_message")
         for name in ("on_up", "on_down", "will"):
             probe.until("up")
             probe.tell(fail=name)
+            probe.until("failing", name)  # or the connection might go first
             broker.kill()
             broker.start()
             probe.until_log(f"the test's {name}")

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
 from firmware import p256, wire
 
 FILE = Path(__file__).parents[1] / "vectors.json"
@@ -115,10 +117,30 @@ MESSAGES: list[dict[int, Any]] = [
     {0: 4, 1: 3, 2: 1, 10: 2, 11: KID},
     {0: 4, 1: 2**32 - 1, 2: 2**32 - 1, 10: 5, 11: "a" * 64},
     {0: 5, 1: 9, 2: 9, 7: 1, 11: KID},
+    {0: 5, 1: 9, 2: 10, 7: 2, 9: bytes(range(112)), 11: KID},
+    {0: 2, 1: 3, 2: 9, 3: 0, 7: 10, 9: {0: 9, 1: 10, 5: "wrong password"}},
     {0: 6, 13: b"\xd1\x84", 14: [["khi-cn", 1795483904046]]},
     {0: 7, 1: 3, 2: 5, 12: 1},
     {**ALARM, 200: {0: "unknown fields", 1: [True, None]}},
 ]  # fmt: skip
+
+
+NETWORKS = [("Consulate", "correct horse battery"), ("سفارت", ""), ("s" * 32, "p" * 63)]
+
+
+def masked_networks() -> list[dict[str, Any]]:
+    """Details of the command wifi, masked by another implementation of AES-CTR."""
+    key = wire.command_key(KEY)
+    rows = []
+    for (boot, seq), (name, password) in zip([(9, 10), (1, 2**32 - 1), (2**32 - 1, 1)], NETWORKS, strict=True):
+        octets = wire.encode([name, password])
+        plain = bytes([len(octets)]) + octets + bytes(111 - len(octets))
+        counter = boot.to_bytes(4, "big") + seq.to_bytes(4, "big") + bytes(8)
+        masked = Cipher(algorithms.AES256(key), modes.CTR(counter)).encryptor().update(plain)
+        rows.append(
+            {"boot": boot, "seq": seq, "name": name, "password": password, "key": key.hex(), "hex": masked.hex()}
+        )
+    return rows
 
 
 def sealed(payload: bytes, protected: bytes | None = None, unprotected: bytes = b"\xa0", key: bytes = KEY) -> bytes:
@@ -198,6 +220,7 @@ def build() -> dict[str, Any]:
         "envelopes": [{"message": spelled(m), "hex": wire.seal(m, KID, KEY).hex()} for m in MESSAGES],
         "refused_cbor": [{"what": what, "hex": octets} for what, octets in REFUSED_CBOR.items()],
         "refused_envelopes": [{"what": what, "hex": octets.hex()} for what, octets in refused_envelopes().items()],
+        "networks": masked_networks(),
         "message_keys": [
             {
                 "private": f"{private:064x}",

@@ -1,0 +1,156 @@
+"""Commands of headquarters: which are believed, what they ask for, and how they are answered.
+
+A command counts only if headquarters sealed it for this button, and only if its number is greater than that of the
+last one of its code, which is in flash: whoever kept an old one can't play it again, also after a power cut. Until
+headquarters has the answer it repeats the command, and a repeat changes nothing. The answer is an event, so it arrives.
+"""
+
+from firmware import settings, wire
+
+IDENTIFY_MS = 10_000
+LONGEST_ANSWER = 200  # letters
+
+_NAMES = {wire.IDENTIFY: "identify", wire.WIFI: "wifi"}
+_LONGEST = 112  # octets of a detail: as long for every network, so that its length says nothing of the password
+
+
+def aes(key: bytes):
+    """AES-256 of single blocks: every build of MicroPython has ECB, few have CTR."""
+    import cryptolib
+
+    return cryptolib.aes(key, 1).encrypt
+
+
+def packed(network) -> bytes:
+    """(name, password) of a network as the octets of a detail, not yet masked. Raises WireError: too long."""
+    octets = wire.encode([network[0], network[1]])
+    if len(octets) >= _LONGEST:
+        raise wire.WireError("the network's name and password are too long")
+    return bytes((len(octets),)) + octets + bytes(_LONGEST - 1 - len(octets))
+
+
+def unpacked(octets: bytes) -> tuple:
+    """(name, password) of the network in an unmasked detail. Raises WireError."""
+    network = wire.decode(octets[1 : 1 + octets[0]]) if octets else None
+    fault = settings.network_fault(network)
+    if fault:
+        raise wire.WireError(fault)
+    return tuple(network)
+
+
+class Commands:
+    """Takes commands for one button. `wifi`: a wifi.Wifi, or None on a board without a radio."""
+
+    def __init__(self, told, key: bytes, flash, button, wifi, cipher=aes) -> None:
+        self._id = told.id
+        self._hq = told.hq
+        self._key = key
+        self._flash = flash
+        self._button = button
+        self._wifi = wifi
+        self._cipher = cipher
+        self._doing = {}  # code -> number of the command that is being carried out
+
+    def received(self, payload: bytes) -> None:
+        """A command from the broker. Raises WireError for what is not to be believed, and does nothing then."""
+        message = self._read(payload)
+        number, code = (message[wire.BOOT], message[wire.SEQ]), message[wire.CODE]
+        if not self._is_to_do(number, code):
+            return
+        self._button.board.tell("command", _NAMES.get(code, code), number=list(number))
+        self._doing[code] = number
+        if code == wire.IDENTIFY:
+            self._identify(number)
+        elif code == wire.WIFI:
+            self._change_network(number, message.get(wire.DETAIL))
+        else:
+            self.answer(False, number, code, "this firmware does not know the command %d" % code)
+
+    def _read(self, payload: bytes) -> dict:
+        if len(payload) > wire.MAX_ENVELOPE:
+            raise wire.WireError("the command is longer than %d bytes" % wire.MAX_ENVELOPE)
+        envelope = wire.unseal(payload)
+        if envelope.kid != self._hq:
+            raise wire.WireError("the command is from %s, not from headquarters" % envelope.kid)
+        if not envelope.sealed_with(self._key):
+            raise wire.WireError("the command's MAC is wrong")
+        message = envelope.message
+        if message[wire.KIND] != wire.COMMAND:
+            raise wire.WireError("this is not a command")
+        if message[wire.DEVICE] != self._id:
+            raise wire.WireError("the command is for %s" % message[wire.DEVICE])
+        return message
+
+    # ---------------------------------------------------------------------------------------------- numbers
+
+    def _is_to_do(self, number: tuple, code: int) -> bool:
+        """Whether it is new, or was cut short by a restart. Raises WireError for an old one."""
+        last, answer = self._last(code)
+        if last is None or number > last:
+            self._keep(code, number, None)
+            return True
+        if number < last:
+            raise wire.WireError("the command %d, %d is older than the last one of its code" % number)
+        if answer is None:
+            return self._doing.get(code) != number
+        if answer not in self._button.outbox.events:
+            raise wire.WireError("the command %d, %d was answered long ago" % number)
+        return False
+
+    def _last(self, code: int) -> tuple:
+        """(number of the last command of this code, number of the event that answered it); None: there is none yet."""
+        octets = self._flash.read("command-%d" % code)
+        if octets is None:
+            return None, None
+        try:
+            kept = wire.decode(octets)
+            answer = kept.get(wire.SHOWN)
+            return (kept[wire.BOOT], kept[wire.SEQ]), tuple(answer) if answer else None
+        except (wire.WireError, AttributeError, KeyError):
+            self._button.board.tell("error", "state/command-%d is damaged: any number counts as new" % code)
+            return None, None
+
+    def _keep(self, code: int, number: tuple, answer) -> None:
+        kept = {wire.BOOT: number[0], wire.SEQ: number[1]}
+        if answer:
+            kept[wire.SHOWN] = list(answer)
+        try:
+            self._flash.write("command-%d" % code, wire.encode(kept))
+        except OSError as problem:
+            # Nothing is done that can't be remembered: headquarters sends it again.
+            raise wire.WireError("the flash can't be written, so the command is not taken: %s" % problem) from None
+
+    # --------------------------------------------------------------------------------------------- carrying out
+
+    def answer(self, done: bool, number: tuple, code: int, text: str) -> None:
+        """Tells headquarters what became of a command, in one sentence."""
+        button = self._button
+        if self._doing.get(code) == number:
+            del self._doing[code]
+        detail = {wire.ANSWER_BOOT: number[0], wire.ANSWER_SEQ: number[1], wire.ANSWER_TEXT: text[:LONGEST_ANSWER]}
+        event = button.add_event(button.clock.ms(), wire.COMMAND_DONE if done else wire.COMMAND_FAILED, None, detail)
+        button.board.tell("answer", text, done=done, number=list(number))
+        if event is not None and self._last(code)[0] == number:
+            self._keep(code, number, event)
+
+    def _identify(self, number: tuple) -> None:
+        if self._button.identify(IDENTIFY_MS):
+            text = "its lamp blinks amber and green for %d s" % (IDENTIFY_MS // 1000)
+            self.answer(True, number, wire.IDENTIFY, text)
+        else:
+            self.answer(False, number, wire.IDENTIFY, "an alarm is open, and its lamp shows nothing else meanwhile")
+
+    def _change_network(self, number: tuple, detail) -> None:
+        if self._wifi is None:
+            self.answer(False, number, wire.WIFI, "this board has no radio: its network is the cable")
+            return
+        block = self._cipher(wire.command_key(self._key))
+        try:
+            if not isinstance(detail, bytes):
+                raise wire.WireError("it names no network")
+            network = unpacked(wire.masked(detail, number[0], number[1], block))
+            self._wifi.known.put_on_trial(network, number)
+        except wire.WireError as problem:
+            self.answer(False, number, wire.WIFI, "the network can't be used: %s" % problem)
+        except OSError as problem:
+            self.answer(False, number, wire.WIFI, "the network can't be kept, the flash fails: %s" % problem)

@@ -1,0 +1,257 @@
+"""Commands from headquarters down to a button: kept until the button's own answer comes, or their time is over.
+
+A command is sealed for its button alone and sent at once, then again at its heartbeats, until it is answered. There is
+never more than one of a kind on its way to a child: a newer one takes the older one's place, so the numbers that a
+button sees of one kind only grow. They are taken from the clock: a database that was restored from an old copy does not
+give them a second time, which buttons would refuse and which would bare the encryption. What must stay secret is encrypted before it is kept: the gateway in between can't
+read it, nor can whoever gets this database.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from sqlalchemy import Connection, Row, insert, select, update
+
+from firmware import wire
+from firmware.command import packed
+from firmware.settings import network_fault
+from gateway import schema
+from gateway.desk import Command, CommandRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gateway.journal import Journal
+    from gateway.registry import Registry
+
+AGAIN_MS = 8_000  # a repeat goes no sooner after the one before, and only to a child that is heard
+LASTS_S = {wire.IDENTIFY: 600, wire.WIFI: 14 * 86_400}
+NAMES = {wire.IDENTIFY: "identify", wire.WIFI: "wifi"}
+ANSWERS = {wire.COMMAND_DONE: "done", wire.COMMAND_FAILED: "failed"}
+
+# What an answer may still change: a network that failed on trial is kept by the button and may work later, and a
+# button that was away may have done what has expired here meanwhile.
+_OPEN_TO = {"done": ("waiting", "failed", "expired"), "failed": ("waiting", "expired")}
+_T = schema.commands.c
+
+
+def concealed(network: tuple[str, str], key: bytes, number: tuple[int, int]) -> bytes:
+    """A network's name and password as the detail of a command: AES-256-CTR, see `firmware.wire.masked`.
+
+    key: the message key of child and headquarters. number: the command's (boot, seq), never used for another.
+    """
+    counter = number[0].to_bytes(4, "big") + number[1].to_bytes(4, "big") + bytes(8)
+    cipher = Cipher(algorithms.AES256(wire.command_key(key)), modes.CTR(counter)).encryptor()
+    return cipher.update(packed(network)) + cipher.finalize()
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A command without an answer. sent_ms: monotonic; None: not sent by this run."""
+
+    code: int
+    number: tuple[int, int]
+    detail: bytes | None
+    expires_at_ms: int
+    sent_ms: int | None = None
+
+
+class Outstanding:
+    """What waits for answers, by child and code. Pure but for its lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_child: dict[str, dict[int, Waiting]] = {}
+
+    def put(self, child: str, waiting: Waiting) -> None:
+        """Takes a command; one of the same code makes room, unless it is newer."""
+        with self._lock:
+            mine = self._by_child.setdefault(child, {})
+            if waiting.code not in mine or mine[waiting.code].number < waiting.number:
+                mine[waiting.code] = waiting
+
+    def drop(self, child: str, number: tuple[int, int]) -> None:
+        """Forgets the command of that number."""
+        with self._lock:
+            left = {code: one for code, one in self._by_child.get(child, {}).items() if one.number != number}
+            self._by_child[child] = left
+            if not left:
+                del self._by_child[child]
+
+    def due(self, child: str, now_ms: int, utc_ms: int) -> list[Waiting]:
+        """What to send to a child now; it counts as sent."""
+        if child not in self._by_child:  # the usual case, of every heartbeat
+            return []
+        with self._lock:
+            found = [
+                one
+                for one in self._by_child.get(child, {}).values()
+                if utc_ms < one.expires_at_ms and (one.sent_ms is None or now_ms - one.sent_ms >= AGAIN_MS)
+            ]
+            for one in found:
+                one.sent_ms = now_ms
+            return sorted(found, key=lambda one: one.number)
+
+    def expired(self, utc_ms: int) -> list[tuple[str, Waiting]]:
+        """Those whose time is over."""
+        with self._lock:
+            return [
+                (child, one)
+                for child, mine in self._by_child.items()
+                for one in mine.values()
+                if utc_ms >= one.expires_at_ms
+            ]
+
+
+class Commands:
+    """The commands of a station's children; only headquarters gives any. Safe from any thread.
+
+    send(child, payload) publishes an envelope on the child's way.
+    """
+
+    def __init__(
+        self,
+        station: str,
+        journal: Journal,
+        registry: Registry,
+        send: Callable[[str, bytes], None],
+    ) -> None:
+        self._station = station
+        self._journal = journal
+        self._registry = registry
+        self._send = send
+        self._outstanding = Outstanding()
+        self._giving = threading.Lock()  # so that numbers are given and kept in the same order
+
+    def remember(self) -> None:
+        """Takes up what the last run left without an answer."""
+        with self._journal.readers.connect() as connection:
+            rows = connection.execute(select(schema.commands).where(_T.state == "waiting").order_by(_T.id)).all()
+        for row in rows:
+            self._outstanding.put(row.child, Waiting(row.code, (row.boot, row.seq), row.detail, row.expires_at_ms))
+
+    def give(
+        self, child: str, code: int, by: str, now_ms: int, network: tuple[str, str] | None, lasts_s: int | None
+    ) -> int:
+        """Gives a command and sends it; its id in the table. Durable when this returns. now_ms: UTC.
+
+        network: (name, password), with WIFI. Raises KeyError for a child that is not known, CommandRefusedError.
+        """
+        known = self._registry.children()[child]
+        key = self._registry.key_of(child)
+        if known.kind != "button":
+            raise CommandRefusedError(f"{child} is a station: only buttons take commands")
+        if key is None:
+            raise CommandRefusedError(f"{child} shares no key with this station, so it would not believe the command")
+        if code == wire.WIFI and (fault := network_fault(network)):
+            raise CommandRefusedError(f"{fault}: nothing was sent")
+        with self._giving:
+            number = self._next_number(now_ms)
+            detail = concealed(network, key, number) if network else None
+            waiting = Waiting(code, number, detail, now_ms + 1000 * (lasts_s or LASTS_S[code]))
+
+            def work(connection: Connection) -> int:
+                connection.execute(
+                    update(schema.commands)
+                    .where(_T.child == child, _T.code == code, _T.state == "waiting")
+                    .values(state="replaced", answered_at_ms=now_ms)
+                )
+                kept = insert(schema.commands).values(
+                    child=child,
+                    code=code,
+                    about=network[0] if network else "",
+                    detail=detail,
+                    boot=number[0],
+                    seq=number[1],
+                    made_at_ms=now_ms,
+                    expires_at_ms=waiting.expires_at_ms,
+                    state="waiting",
+                    by=by,
+                )
+                return int(connection.execute(kept.returning(_T.id)).scalar_one())
+
+            made = self._journal.now(work)
+            self._outstanding.put(child, waiting)
+        return made
+
+    def _next_number(self, now_ms: int) -> tuple[int, int]:
+        """(seconds, milliseconds) of UTC as boot and seq; beyond the newest command of all, should the clock be behind."""
+        by_clock = divmod(now_ms, 1000)
+        with self._journal.readers.connect() as connection:
+            last = connection.execute(select(_T.boot, _T.seq).order_by(_T.boot.desc(), _T.seq.desc()).limit(1)).first()
+        return by_clock if last is None or by_clock > (last.boot, last.seq) else (last.boot, last.seq + 1)
+
+    def heard(self, child: str, now_ms: int, utc_ms: int) -> None:
+        """A believed heartbeat of a child came: what it has not answered is sent again. now_ms: monotonic."""
+        for one in self._outstanding.due(child, now_ms, utc_ms):
+            key = self._registry.key_of(child)
+            if key is None:  # retired since
+                return
+            message: dict[int, Any] = {
+                wire.KIND: wire.COMMAND,
+                wire.BOOT: one.number[0],
+                wire.SEQ: one.number[1],
+                wire.CODE: one.code,
+                wire.DEVICE: child,
+            }
+            if one.detail is not None:
+                message[wire.DETAIL] = one.detail
+            self._send(child, wire.seal(message, self._station, key))
+
+    def answered(self, connection: Connection, child: str, message: dict[int, Any], now_ms: int) -> None:
+        """Notes a child's answer, in the transaction that journals it. Any other event is left alone."""
+        state, detail = ANSWERS.get(message[wire.CODE]), message.get(wire.DETAIL)
+        if state is None or not isinstance(detail, dict):
+            return
+        number, text = (detail.get(wire.ANSWER_BOOT), detail.get(wire.ANSWER_SEQ)), detail.get(wire.ANSWER_TEXT)
+        if not (isinstance(number[0], int) and isinstance(number[1], int) and isinstance(text, str)):
+            return
+        connection.execute(
+            update(schema.commands)
+            .where(_T.child == child, _T.boot == number[0], _T.seq == number[1], _T.state.in_(_OPEN_TO[state]))
+            .values(state=state, answered_at_ms=now_ms, answer=text[:400])
+        )
+
+    def settled(self, child: str, message: dict[int, Any]) -> None:
+        """The answer is committed: nothing is repeated any more."""
+        detail = message.get(wire.DETAIL)
+        if message[wire.CODE] in ANSWERS and isinstance(detail, dict):
+            self._outstanding.drop(child, (detail.get(wire.ANSWER_BOOT, 0), detail.get(wire.ANSWER_SEQ, 0)))
+
+    def expire(self, utc_ms: int) -> None:
+        """Gives up what was not answered in time."""
+        for child, one in self._outstanding.expired(utc_ms):
+            statement = (
+                update(schema.commands)
+                .where(_T.child == child, _T.boot == one.number[0], _T.seq == one.number[1], _T.state == "waiting")
+                .values(state="expired", answered_at_ms=utc_ms)
+            )
+            self._journal.later(lambda connection, statement=statement: connection.execute(statement) and None)  # type: ignore[misc]
+            self._outstanding.drop(child, one.number)
+
+    def of(self, child: str, limit: int = 50) -> Sequence[Command]:
+        """A child's commands, newest first."""
+        with self._journal.readers.connect() as connection:
+            rows = connection.execute(
+                select(schema.commands).where(_T.child == child).order_by(_T.id.desc()).limit(limit)
+            ).all()
+        return [_command(row) for row in rows]
+
+
+def _command(row: Row[Any]) -> Command:
+    return Command(
+        id=row.id,
+        child=row.child,
+        command=NAMES.get(row.code, str(row.code)),
+        about=row.about,
+        state=row.state,
+        made_at_ms=row.made_at_ms,
+        expires_at_ms=row.expires_at_ms,
+        by=row.by,
+        answered_at_ms=row.answered_at_ms,
+        answer=row.answer,
+    )
