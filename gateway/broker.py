@@ -96,6 +96,7 @@ class Watch:
     """Reads mosquitto's log for everything that was turned away."""
 
     _NEW = re.compile(r"New connection from (\S+?)(?::\d+)? on port")
+    _FAILED = re.compile(r"Client connection from (\S+) failed: error:\w+:[^:]*:[^:]*:(.+?)\.?$")
     _AS = re.compile(r"New client connected from (\S+?)(?::\d+)? as (\S+)")
     _DENIED = re.compile(r"Denied PUBLISH from (\S+) \(.*?'(.*?)', \.\.\. \((\d+) bytes\)\)")
     _LARGE = re.compile(r"Dropped too large PUBLISH from (\S+) \(.*?'(.*?)'(?:, \.\.\. \((\d+) bytes\))?")
@@ -126,15 +127,18 @@ class Watch:
                 self._addresses.remove(match[1])
         elif match := self._TLS.search(text):
             who = " or ".join(sorted(set(self._addresses[-3:]))) or "?"  # whoever is still shaking hands
-            del self._addresses[-1:]
-            return self._note(who, self._WHY.get(match[1].strip(), f"TLS: {match[1].strip()}"), text)
+            return self._note(who, self._why(match[1]), text)
+        elif match := self._FAILED.search(text):  # within the first octets, before it counts as a connection
+            return self._note(match[1], self._why(match[2]), text)
         elif match := self._DENIED.search(text):
             return self._note(match[1], "it may not publish on that topic", f"{match[2]} ({match[3]} bytes)")
         elif match := self._LARGE.search(text):
             return self._note(match[1], "the message is too large", f"{match[2]} ({match[3]} bytes)")
+        elif "<unknown>" in text and self._ENDED.search(text):
+            del self._addresses[-1:]
         elif (
             (match := self._ENDED.search(text))
-            and match[1] not in {"<unknown>", self._station}
+            and match[1] != self._station
             and not any(word in match[2] for word in self._ORDERLY)
         ):
             why = (
@@ -142,6 +146,9 @@ class Watch:
             )
             return self._note(match[1], why, text)
         return False
+
+    def _why(self, reason: str) -> str:
+        return self._WHY.get(reason.strip(), f"TLS: {reason.strip()}")
 
     def _note(self, who: str, why: str, sample: str) -> bool:
         count, _, _ = self.refused.pop((who, why), [0, 0, ""])

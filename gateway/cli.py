@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from sqlalchemy import Table, select
+from sqlalchemy import Table
 from sqlalchemy.dialects.sqlite import insert
 
 from firmware.wire import is_id
 from gateway import broker as broker_room
-from gateway import keys, schema
+from gateway import enrolment, entries, keys, schema, technicians
 from gateway.journal import Journal
 from gateway.registry import password_hash
 from gateway.settings import Settings, SettingsError, load
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Run and look after a Tocsin station.")
+app = typer.Typer(no_args_is_help=True, help="Run and look after a Tocsin station.")
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    from sqlalchemy import Connection
+
+T = TypeVar("T")
 
 Config = Annotated[Path, typer.Option("--config", "-c", help="The station's settings, a TOML file.")]
 
@@ -119,12 +125,75 @@ def enrol(
         "address": address,
         "phone": phone,
     }
-    with schema.open_database(settings.database, writes=False).connect() as connection:
-        known = connection.execute(select(schema.children.c.point).where(schema.children.c.id == child)).scalar()
-    if known is not None and known != point:
-        raise _fail(f"{child} is enrolled with another key, and an id is never used twice: give the new one a new id")
-    _write(settings, schema.children, row, "id")
+    try:
+        _do(settings, lambda connection: entries.enter(connection, row))
+    except enrolment.RegistryRefusedError as refusal:
+        raise _fail(str(refusal)) from refusal
     typer.echo(f"{child} is enrolled at {settings.station}")
+
+
+@app.command()
+def technician(
+    config: Config,
+    name: Annotated[str, typer.Argument(help="Whose token: their short name, as events tell it.")],
+    days: Annotated[int, typer.Option(min=1, max=90, help="How long it opens the registry.")] = 7,
+    revoke: Annotated[bool, typer.Option("--revoke", help="End what they have instead.")] = False,
+) -> None:
+    """Give a technician a token for `tocsin provision`; the one that they had ends. It is shown this once."""
+    settings = _settings(config)
+    if settings.role != "hq":
+        raise _fail(f"{settings.station} is the gateway of a site: technicians get their token at headquarters")
+    if not is_id(name):
+        raise _fail("NAME must be 1 to 64 of a-z, 0-9, '-' and '.', starting with a letter or digit")
+    now_ms = time.time_ns() // 1_000_000
+    if revoke:
+        ended = _do(settings, lambda connection: technicians.take_back(connection, name, now_ms))
+        typer.echo(f"{name}'s token has ended" if ended else f"{name} has no token that is still good")
+        return
+    token = _do(settings, lambda connection: technicians.give(connection, name, days=days, now_ms=now_ms))
+    typer.echo(
+        f"{name}'s token, good until {enrolment.moment(now_ms + days * technicians.DAY_MS)}; it is kept nowhere:",
+        err=True,
+    )
+    typer.echo(token)
+
+
+@app.command()
+def import_request(
+    config: Config, file: Annotated[Path, typer.Argument(help="What `tocsin provision` wrote without a connection.")]
+) -> None:
+    """Enrol a button that was set up without a connection to headquarters. A running station notices."""
+    from gateway.exchange import Exchange
+    from gateway.notice import NoticeBoard
+    from gateway.refusals import Refusals
+    from gateway.registrar import Registrar
+    from gateway.registry import Registry
+    from provisioning import request
+    from provisioning.errors import SetupFault
+
+    settings = _settings(config)
+    try:
+        asked = request.read(file.read_bytes(), keys.certificates(settings.identity / "ca.pem"))
+        child, wanted = enrolment.from_request(asked.body)
+        journal = Journal(settings.database, [parent.id for parent in settings.parents])
+        boot = journal.next_boot()  # what is journaled here has an identity apart from the running station's
+        journal.start()
+        registry = Registry(journal.readers, settings.station, None)
+        exchange = Exchange(settings, journal, registry, Refusals(), NoticeBoard(), boot)
+        try:
+            made, is_new = Registrar(settings, journal, registry, exchange).enrol(
+                child, wanted, asked.technician, asked.expires_at_ms
+            )
+        finally:
+            registry.close()
+            journal.stop()
+    except OSError as error:
+        raise _fail(f"{file}: can't be read: {error.strerror}") from error
+    except (SetupFault, enrolment.RegistryRefusedError, keys.KeyFileError) as refusal:
+        raise _fail(f"{file}: {refusal}") from refusal
+    told = "is entered" if is_new else "was entered before"
+    until = f", pending until {enrolment.moment(made.expires_at_ms)}" if made.expires_at_ms else f": it is {made.state}"
+    typer.echo(f"{made.id} {told} for {asked.technician}{until}")
 
 
 @app.command()
@@ -150,16 +219,44 @@ def person(
 
 
 def _write(settings: Settings, table: Table, row: Mapping[str, object], key: str) -> None:
-    journal = Journal(settings.database, [])
-    journal.start()
     statement = insert(table).values(**row)
     statement = statement.on_conflict_do_update(index_elements=[key], set_=dict(row))
-    journal.now(lambda connection: connection.execute(statement) and None)
-    journal.stop()
+    _do(settings, lambda connection: connection.execute(statement) and None)
+
+
+def _do(settings: Settings, work: Callable[[Connection], T]) -> T:
+    """Does `work` in one commit, beside a running station. May raise what `work` raises before it writes anything."""
+    settings.state.mkdir(parents=True, exist_ok=True)
+    engine = schema.open_database(settings.database, writes=True)
+    try:
+        with engine.begin() as connection:
+            schema.metadata.create_all(connection)
+            return work(connection)
+    finally:
+        engine.dispose()
+
+
+def _add_bench() -> None:
+    """The technician's commands, where they are installed: they need more packages than a station has."""
+    try:
+        from provisioning.cli import app as bench
+    except ModuleNotFoundError as error:
+        lacks = error.name
+
+        @app.command("provision", help="The technician's bench; not installed here.")
+        def _missing() -> None:
+            raise _fail(f"the technician's bench is not installed here ({lacks} is missing): run `make bench-setup`")
+
+    else:
+        app.add_typer(bench, name="provision")
 
 
 def main() -> None:
     """The `tocsin` command."""
+    if sys.argv[1:2] in ([], ["--help"], ["provision"], ["--install-completion"], ["--show-completion"]) or any(
+        name.startswith("_") and name.endswith("_COMPLETE") for name in os.environ
+    ):
+        _add_bench()  # not for a station: it takes half a second
     app()
 
 

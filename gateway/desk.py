@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.enrolment import Registrar
+
 
 class State(StrEnum):
     """Where an incident stands."""
@@ -31,6 +33,9 @@ NEXT_STEPS: dict[State, tuple[State, ...]] = {
     State.CLOSED: (),
 }
 """The steps that may follow on each state: what the console offers and `Desk.step` accepts."""
+
+
+TEST_CAUSE = "test"
 
 
 class Outcome(StrEnum):
@@ -97,6 +102,11 @@ class Incident:
     steps: tuple[Step, ...] = ()
     outcome: Outcome | None = None
 
+    @property
+    def is_test(self) -> bool:
+        """A technician's test: worked like an alarm, and never taken for one. A cause that is unknown is an alarm."""
+        return self.cause == TEST_CAUSE
+
 
 @dataclass(frozen=True, slots=True)
 class Child:
@@ -117,6 +127,7 @@ class Child:
     uptime_ms: int | None = None
     pending: int | None = None
     via: str | None = None  # the station that it was last heard through
+    enrolling_until_ms: int | None = None  # its enrolment ends then, if nothing is heard of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +142,22 @@ class Happening:
     detail: str
     happened_at_ms: int
     received_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What headquarters told a button to do, and what became of it."""
+
+    id: int
+    child: str
+    command: str  # "identify", "wifi"
+    about: str  # the name of the network, with "wifi"
+    state: str  # "waiting", "done", "failed", "expired", "replaced" by a newer one
+    made_at_ms: int
+    expires_at_ms: int
+    by: str
+    answered_at_ms: int | None = None
+    answer: str = ""  # the button's, in one sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +206,10 @@ class StepRefusedError(Exception):
     """The step can't follow on where the incident stands now; the text says why."""
 
 
+class CommandRefusedError(Exception):
+    """The command can't be given; the text says why."""
+
+
 class Subscription(Protocol):
     """Tells that something changed. Made by `Desk.subscribe`; safe to use from any thread."""
 
@@ -225,6 +256,17 @@ class Desk(Protocol):
     def happenings(self, before: int | None = None, limit: int = 100) -> Sequence[Happening]:
         """Events, newest first."""
 
+    def command(
+        self, child: str, command: str, by: str, network: tuple[str, str] | None = None, lasts_s: int | None = None
+    ) -> Command:
+        """Gives a button a command; durable when this returns. Raises CommandRefusedError, KeyError.
+
+        command: "identify", or "wifi" with the network's (name, password). lasts_s: how long it is repeated.
+        """
+
+    def commands(self, child: str) -> Sequence[Command]:
+        """The commands that were given to a button, newest first. Raises KeyError."""
+
     def health(self) -> Health:
         """The station's own state."""
 
@@ -233,6 +275,10 @@ class Desk(Protocol):
 
     def person(self, name: str) -> Person | None:
         """The person of that name, if they may still sign in."""
+
+    @property
+    def registrar(self) -> Registrar:
+        """The registry, for technicians' programs."""
 
     def subscribe(self) -> Subscription:
         """Tells of changes from now on."""

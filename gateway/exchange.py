@@ -19,6 +19,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from firmware import wire
 from gateway import schema
+from gateway.commands import Commands
 from gateway.desk import Outcome, State
 from gateway.incidents import check_step
 from gateway.ingest import Arrival, Judge, RefusedError
@@ -92,6 +93,7 @@ class Exchange:
         self.counters: dict[str, int] = defaultdict(int)
         self.uplinks: Sequence[Uplink] = ()
         self.send_down: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self.confirm: Callable[[str], None] = lambda _child: None  # a pending child was believed
         self.watch_lock = threading.RLock()
         self._journal = journal
         self._registry = registry
@@ -101,9 +103,10 @@ class Exchange:
         self._seq = itertools.count(1)
         self._own_key = secrets.token_bytes(32)  # own entries are sealed anew for each parent
         self._hq = settings.role == "hq"
-        self._judge = Judge(settings.station, self._hq, registry.key_of, registry.is_station)
+        self._judge = Judge(settings.station, self._hq, registry.key_of, registry.is_station, registry.absence)
         self._routes: dict[str, str] = {}
         self._answered: dict[str, int] = {}
+        self.commands = Commands(settings.station, journal, registry, self._send_command)
         self._dirty: set[str] = set()
 
     def next_identity(self) -> tuple[int, int]:
@@ -124,6 +127,8 @@ class Exchange:
         self.counters[topic.rsplit("/", 1)[1] + "s received"] += 1
         if not arrival.framed:
             self._routes[arrival.source] = arrival.child
+        if arrival.kind == wire.ALARM and self._registry.is_pending(arrival.source):
+            self.confirm(arrival.source)  # a press has come all the way: no less proves that the button works
         if arrival.kind in {wire.ALARM, wire.EVENT}:
             self._record(arrival, payload, done)
             return
@@ -147,7 +152,7 @@ class Exchange:
         )
         alarm = arrival.kind == wire.ALARM
         if alarm:
-            self._offer(entry)
+            self.offer(entry)
 
         def committed(kept: Kept) -> None:
             done()
@@ -159,7 +164,8 @@ class Exchange:
             # Also a repeat is answered where it came from: its sender lacks the receipt, whatever way it takes by now.
             self.receipt(arrival.identity, kept.stage if self._hq else wire.AT_GATEWAY, arrival.child)
             if not alarm:
-                self._offer(entry)
+                self.offer(entry)
+                self.commands.settled(arrival.source, arrival.message)
             if kept.fresh:
                 self._routes[arrival.source] = arrival.child
                 self._notices.tell("incidents" if alarm else "happenings")
@@ -167,9 +173,16 @@ class Exchange:
             else:
                 self.counters["repeats"] += 1
 
-        self._journal.put(entry, committed)
+        def keep(connection: Connection) -> Kept:
+            kept = self._journal.keep(connection, entry)
+            if self._hq and not alarm and not kept.conflict:
+                self.commands.answered(connection, arrival.source, arrival.message, now)
+            return kept
 
-    def _offer(self, entry: Entry) -> None:
+        self._journal.later(keep, committed, alarm=alarm)
+
+    def offer(self, entry: Entry) -> None:
+        """Hands an entry to every parent."""
         for uplink in self.uplinks:
             uplink.offer(
                 Letter(
@@ -225,6 +238,8 @@ class Exchange:
         if self._hq and now - self._answered.get(source, -ANSWER_MS) >= ANSWER_MS:
             self._answered[source] = now
             self.receipt((source, boot, seq), wire.AT_HQ, arrival.child)
+        if self._hq:
+            self.commands.heard(source, now, utc_ms())
         for shown_boot, shown_seq, stage in arrival.message.get(wire.SHOWN, []) if self._hq else []:
             self._remind((source, shown_boot, shown_seq), stage)
 
@@ -258,7 +273,7 @@ class Exchange:
         """
         source, boot, seq = identity
         message = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: stage, wire.DEVICE: source}
-        key = self._registry.key_of(source)
+        key = self._registry.receipt_key_of(source)
         payload = wire.encode(message) if key is None else wire.seal(message, self.settings.station, key)
         self.send_down(f"tocsin/1/{via or self._route(source)}/receipt", payload)
 
@@ -288,19 +303,36 @@ class Exchange:
 
         self._journal.later(lambda connection: self._journal.delivered(connection, parent, identity, stage), noted)
 
+    # --------------------------------------------------------------------------------------- commands
+
+    def command(self, child: str, code: int, by: str, network: tuple[str, str] | None, lasts_s: int | None) -> int:
+        """Gives a child a command and sends it; see Commands.give."""
+        number = self.commands.give(child, code, by, utc_ms(), network, lasts_s)
+        self.commands.heard(child, monotonic_ms(), utc_ms())
+        return number
+
+    def _send_command(self, child: str, payload: bytes) -> None:
+        self.send_down(f"tocsin/1/{self._route(child)}/command", payload)
+
+    def commanded(self, command: dict[int, Any], payload: bytes) -> None:
+        """A parent's command for a child: verbatim on to it, whose headquarters' MAC it carries."""
+        self.counters["commands passed down"] += 1
+        self._send_command(command[wire.DEVICE], payload)
+
     # ------------------------------------------------------------------------------------- own events
 
     def event(self, code: int, subject: str = "", detail: object = None) -> None:
         """Journals an event of the station's own and relays it."""
-        entry = self._own(code, subject, detail)
+        entry = self.own(code, subject, detail)
 
         def committed(_: Kept) -> None:
-            self._offer(entry)
+            self.offer(entry)
             self._notices.tell("happenings", "children")
 
         self._journal.put(entry, committed)
 
-    def _own(self, code: int, subject: str, detail: object) -> Entry:
+    def own(self, code: int, subject: str, detail: object) -> Entry:
+        """An event of the station's own, to be journaled and offered."""
         boot, seq = self.next_identity()
         message: dict[int, Any] = {
             wire.KIND: wire.EVENT,
@@ -315,6 +347,10 @@ class Exchange:
         now = utc_ms()
         envelope = wire.seal(message, self.settings.station, self._own_key)
         return Entry(self.settings.station, message, envelope, [], now, now, exact=True)
+
+    def changed(self) -> None:
+        """Tells open pages that the registry is another."""
+        self._notices.tell("happenings", "children")
 
     def refuse(self, who: str, why: str, sample: bytes | str, count: int = 1) -> None:
         """Counts something that was turned away, and makes an event of it now and then."""
@@ -353,7 +389,7 @@ class Exchange:
             detail = {STEP_BOOT: row.boot, STEP_SEQ: row.seq, STEP_BY: by, STEP_NOTE: note}
             if outcome:
                 detail[STEP_OUTCOME] = outcome.value
-            entry = self._own(STEPS[state], row.device, detail)
+            entry = self.own(STEPS[state], row.device, detail)
             connection.execute(
                 insert(schema.steps).values(
                     incident=number,
@@ -368,7 +404,7 @@ class Exchange:
             return (row.device, row.boot, row.seq), entry
 
         identity, entry = self._journal.now(work)
-        self._offer(entry)
+        self.offer(entry)
         self.receipt(identity, STAGES[state])
         self._notices.tell("incidents", "happenings")
 
@@ -376,6 +412,7 @@ class Exchange:
 
     def remember(self) -> None:
         """Loads what the last run knew of its children."""
+        self.commands.remember()
         with self._journal.readers.connect() as connection:
             rows = connection.execute(select(schema.latest)).all()
         with self.watch_lock:
@@ -395,7 +432,9 @@ class Exchange:
         names, self._dirty = self._dirty, set()
         rows = []
         for name in names & self.reports.keys():
-            report, watched = self.reports[name], self.supervision.children[name]
+            report, watched = self.reports[name], self.supervision.children.get(name)
+            if watched is None:  # retired since
+                continue
             boot, seq = watched.identity
             rows.append(
                 {

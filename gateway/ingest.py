@@ -59,6 +59,7 @@ class Judge:
     strict: bool  # True at headquarters: no key, no belief
     key_of: Callable[[str], bytes | None]
     is_station: Callable[[str], bool]  # whether a child is enrolled here as a station: it alone may speak for others
+    absence: Callable[[str], str] = lambda _: "it is not enrolled here"  # why a child has no key
 
     def judge(self, topic: str, payload: bytes) -> Arrival:
         """What came on `topic`. Raises RefusedError."""
@@ -99,7 +100,7 @@ class Judge:
         key = self.key_of(envelope.kid)
         if key is None:
             if self.strict:
-                raise RefusedError(who, "it is not enrolled here")
+                raise RefusedError(who, self.absence(envelope.kid))
         elif not envelope.sealed_with(key):
             raise RefusedError(who, "the MAC is wrong: forged, damaged, or enrolled with another key")
 

@@ -42,6 +42,15 @@ def certificate(path: Path) -> x509.Certificate:
         raise KeyFileError(message) from error
 
 
+def certificates(path: Path) -> list[x509.Certificate]:
+    """The certificates in a PEM file. Raises KeyFileError."""
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as error:
+        message = f"{path}: no usable certificate: {error}"
+        raise KeyFileError(message) from error
+
+
 def point(key: object) -> bytes:
     """A P-256 public key as 65 bytes: 04, x, y (SEC 1 2.3.3). Raises KeyFileError for any other key."""
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):

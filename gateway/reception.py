@@ -9,7 +9,23 @@ from sqlalchemy import select
 
 from firmware import wire
 from gateway import schema
-from gateway.desk import Check, Child, Happening, Health, Incident, Link, Outcome, Person, State, Step, StepRefusedError
+from gateway.commands import NAMES
+from gateway.desk import (
+    TEST_CAUSE,
+    Check,
+    Child,
+    Command,
+    CommandRefusedError,
+    Happening,
+    Health,
+    Incident,
+    Link,
+    Outcome,
+    Person,
+    State,
+    Step,
+    StepRefusedError,
+)
 from gateway.exchange import monotonic_ms, utc_ms
 from gateway.settings import VERSION
 from gateway.vocabulary import CODES, LOOPS, REFUSAL_COUNT, REFUSAL_WHY, STEP_BY, STEP_NOTE, STEP_OUTCOME
@@ -19,10 +35,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Row
 
-    from gateway.desk import Place, Subscription
+    from gateway.desk import Subscription
+    from gateway.enrolment import Registrar
     from gateway.exchange import Report
+    from gateway.registry import Enrolled
     from gateway.station import Station
 
+MOST_ALARMS, MOST_TESTS = 500, 50  # on the list of open ones
 LEAST_DISK_MB = 200
 CLOCK_LIMIT_MS = 2_000
 BACKLOG_LIMIT = 1_000  # writes
@@ -58,7 +77,9 @@ class Reception:
 
     def open_incidents(self) -> Sequence[Incident]:
         """Not closed, newest press first."""
-        found = self._incidents(schema.incidents.c.state != State.CLOSED.value, 500)
+        opened, is_test = schema.incidents.c.state != State.CLOSED.value, schema.incidents.c.cause == TEST_CAUSE
+        # Apart, so that forgotten tests never push an alarm off the list.
+        found = [*self._incidents(opened & ~is_test, MOST_ALARMS), *self._incidents(opened & is_test, MOST_TESTS)]
         return sorted(found, key=lambda incident: -incident.pressed_at_ms)
 
     def incident(self, number: int) -> Incident | None:
@@ -121,16 +142,11 @@ class Reception:
     def children(self) -> Sequence[Child]:
         """Every child that is known, by site and entrance."""
         exchange, now = self._of.exchange, monotonic_ms()
-        enrolled = self._of.registry.children()
+        enrolled, known = self._of.registry.working(), self._of.registry.children()
         with exchange.watch_lock:
-            names = {*enrolled, *exchange.supervision.children}
+            names = {*enrolled, *exchange.supervision.children} - (known.keys() - enrolled.keys())
             seen = {name: self._standing(name, now) for name in names}
-        made = [
-            self._child(
-                name, *seen[name], exchange.reports.get(name), enrolled[name].place if name in enrolled else None
-            )
-            for name in names
-        ]
+        made = [self._child(name, *seen[name], exchange.reports.get(name), enrolled.get(name)) for name in names]
         return sorted(
             made, key=lambda child: (child.place.site if child.place else child.id, child.kind != "station", child.id)
         )
@@ -150,10 +166,12 @@ class Reception:
         return Link.ONLINE, "", watched.station
 
     def _child(
-        self, name: str, link: Link, why: str, station: bool, report: Report | None, place: Place | None
+        self, name: str, link: Link, why: str, station: bool, report: Report | None, enrolled: Enrolled | None
     ) -> Child:
+        place, expires_ms = (enrolled.place, enrolled.expires_at_ms) if enrolled else (None, None)
         if report is None:
-            return Child(name, "station" if station else "button", place, link, why, None)
+            kind = "station" if station else "button"
+            return Child(name, kind, place, link, why, None, enrolling_until_ms=expires_ms)
         message = report.message
         kind = "station" if station or wire.CHILDREN in message else "button"
         loop = LOOPS.get(message.get(wire.LOOP, -1))
@@ -180,7 +198,26 @@ class Reception:
             uptime_ms=message.get(wire.UPTIME),
             pending=message.get(wire.PENDING),
             via=None if report.via == name else report.via,
+            enrolling_until_ms=expires_ms,
         )
+
+    # --------------------------------------------------------------------------------- commands
+
+    def command(
+        self, child: str, command: str, by: str, network: tuple[str, str] | None = None, lasts_s: int | None = None
+    ) -> Command:
+        """Gives a button a command."""
+        if self.role != "hq":
+            raise CommandRefusedError("commands are given at headquarters: a button believes nobody else")
+        code = {name: code for code, name in NAMES.items()}[command]
+        number = self._of.exchange.command(child, code, by, network, lasts_s)
+        return next(given for given in self.commands(child) if given.id == number)
+
+    def commands(self, child: str) -> Sequence[Command]:
+        """The commands that were given to a button, newest first."""
+        if child not in self._of.registry.children():
+            raise KeyError(child)
+        return self._of.exchange.commands.of(child)
 
     # ------------------------------------------------------------------------------- happenings
 
@@ -274,6 +311,11 @@ class Reception:
         """The person of that name."""
         return self._of.registry.person(name)
 
+    @property
+    def registrar(self) -> Registrar:
+        """The registry, for technicians' programs."""
+        return self._of.registrar
+
     def subscribe(self) -> Subscription:
         """Tells of changes."""
         return self._of.notices.subscribe()
@@ -287,6 +329,8 @@ def _told(detail: object) -> str:
         return str(detail)
     if REFUSAL_WHY in detail and isinstance(detail[REFUSAL_WHY], str):
         return f"{detail[REFUSAL_WHY]} ({detail.get(REFUSAL_COUNT, 1)} times)"
+    if isinstance(detail.get(wire.ANSWER_TEXT), str):
+        return str(detail[wire.ANSWER_TEXT])
     parts = [f"by {detail[STEP_BY]}"] if STEP_BY in detail else []
     parts += [str(detail[key]) for key in (STEP_OUTCOME, STEP_NOTE) if detail.get(key)]
     return ", ".join(parts)

@@ -1,6 +1,7 @@
 """Who is known here: children with their keys and places, and the people who may sign in.
 
-The tables are written by `tocsin enrol` and `tocsin person`, other processes: `refresh` notices.
+The tables are written by technicians through the registrar, and by `tocsin enrol` and `tocsin person`, other processes:
+`refresh` notices whoever it was.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import select, text
 
-from gateway import keys, schema
+from gateway import enrolment, entries, keys, schema
 from gateway.desk import Person, Place
+from gateway.enrolment import Standing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -32,6 +34,9 @@ class Enrolled:
     kind: str
     place: Place | None
     key: bytes | None
+    standing: Standing
+    expires_at_ms: int | None  # of a pending one
+    retired_at_ms: int | None  # of one that is believed no more; its place is that of its history
 
 
 class Registry:
@@ -57,7 +62,7 @@ class Registry:
                 return False
             self._version = version
             with self._readers.connect() as connection:
-                rows = connection.execute(select(schema.children)).mappings().all()
+                rows = connection.execute(entries.EVERYONE).mappings().all()
             children = {}
             for row in rows:
                 place = None
@@ -72,7 +77,15 @@ class Registry:
                         address=row["address"],
                         phone=row["phone"],
                     )
-                children[row["id"]] = Enrolled(row["id"], row["kind"], place, self._key(row["id"], row["point"]))
+                children[row["id"]] = Enrolled(
+                    id=row["id"],
+                    kind=row["kind"],
+                    place=place,
+                    key=self._key(row["id"], row["point"]),
+                    standing=entries.standing(row),
+                    expires_at_ms=row["expires_at_ms"],
+                    retired_at_ms=row["retired_at_ms"],
+                )
             self._children = children
             return True
 
@@ -86,13 +99,43 @@ class Registry:
         return known[1]
 
     def children(self) -> dict[str, Enrolled]:
-        """Every child of the registry. Not to be changed."""
+        """Every child of the registry, with those that are retired. Not to be changed."""
         return self._children
 
+    def working(self) -> dict[str, Enrolled]:
+        """Every child that is believed."""
+        return {name: child for name, child in self._children.items() if child.standing is not Standing.RETIRED}
+
+    @property
+    def message_point(self) -> bytes | None:
+        """Headquarters' public message key, 65 bytes; None at a site."""
+        return keys.point(self._message_key.public_key()) if self._message_key else None
+
     def key_of(self, child: str) -> bytes | None:
-        """The MAC key shared with a child; None if it isn't enrolled or this station shares none."""
+        """The key that a child's messages must be sealed with; None if it isn't enrolled or this station shares none."""
+        known = self._children.get(child)
+        return known.key if known and known.standing is not Standing.RETIRED else None
+
+    def receipt_key_of(self, child: str) -> bytes | None:
+        """The key that receipts for a child are sealed with: a retired one is still told what becomes of its alarms."""
         known = self._children.get(child)
         return known.key if known else None
+
+    def absence(self, child: str) -> str:
+        """Why a child has no key here, in words."""
+        known = self._children.get(child)
+        return enrolment.absence(known.retired_at_ms if known else None)
+
+    def is_pending(self, child: str) -> bool:
+        """Whether a child's first message will make it enrolled."""
+        known = self._children.get(child)
+        return known is not None and known.standing is Standing.PENDING
+
+    def overdue(self, now_ms: int) -> bool:
+        """Whether any pending entry's time is over at `now_ms`, UTC."""
+        return any(
+            child.expires_at_ms is not None and child.expires_at_ms <= now_ms for child in self._children.values()
+        )
 
     def is_station(self, child: str) -> bool:
         """Whether a child is enrolled here as a station."""

@@ -102,6 +102,50 @@ children = Table(
     Column("phone", Text, nullable=False, server_default=""),
 )
 
+enrolments = Table(  # how an entry of `children` came about and ended; those of `tocsin enrol` have no row here
+    "enrolments",
+    metadata,
+    Column("id", Text, ForeignKey(children.c.id), primary_key=True),
+    Column("state", Text, nullable=False),  # pending, enrolled, retired
+    Column("mac", Text, nullable=False, server_default=""),  # of the board, as a technician reads it
+    Column("by", Text, nullable=False, server_default=""),  # the technician
+    Column("replaces", Text),  # the child that is retired once this one is believed
+    Column("enrolled_at_ms", Integer),  # when its first message was believed
+    Column("expires_at_ms", Integer),  # of a pending entry
+    Column("retired_at_ms", Integer),
+    Column("why", Text, nullable=False, server_default=""),  # it was retired
+)
+
+tokens = Table(  # of technicians; what they carry is kept as a hash only
+    "tokens",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),  # SHA-256 of the token
+    Column("name", Text, nullable=False),
+    Column("made_at_ms", Integer, nullable=False),
+    Column("expires_at_ms", Integer, nullable=False),
+    Column("ended_at_ms", Integer),  # taken back, or a newer one was made for the same name
+)
+
+commands = Table(  # that headquarters gave to children
+    "commands",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("child", Text, nullable=False, index=True),
+    Column("code", Integer, nullable=False),
+    Column("about", Text, nullable=False, server_default=""),  # the network's name; never its password
+    Column("detail", LargeBinary),  # as it is sent: encrypted for the child
+    Column("boot", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("made_at_ms", Integer, nullable=False),
+    Column("expires_at_ms", Integer, nullable=False),
+    Column("state", Text, nullable=False),  # waiting, done, failed, expired, replaced
+    Column("by", Text, nullable=False),
+    Column("answered_at_ms", Integer),  # or when it expired or was replaced
+    Column("answer", Text, nullable=False, server_default=""),  # the child's, in a sentence
+    UniqueConstraint("child", "boot", "seq"),
+)
+Index("commands_waiting", commands.c.child, commands.c.code, sqlite_where=commands.c.state == "waiting")
+
 latest = Table(
     "latest",
     metadata,

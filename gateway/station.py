@@ -22,6 +22,7 @@ from gateway.journal import Journal
 from gateway.notice import NoticeBoard
 from gateway.reception import Reception
 from gateway.refusals import Refusals
+from gateway.registrar import Registrar
 from gateway.registry import Registry
 from gateway.settings import VERSION
 from gateway.uplink import Uplink
@@ -56,6 +57,8 @@ class Station:
         self.exchange = Exchange(
             settings, self.journal, self.registry, self.refusals, self.notices, self.journal.next_boot()
         )
+        self.registrar = Registrar(settings, self.journal, self.registry, self.exchange)
+        self.exchange.confirm = self.registrar.confirm
         self.exchange.send_down = self._send_down
         self.uplinks = [
             Uplink(
@@ -65,7 +68,8 @@ class Station:
                 self.exchange.next_identity,
                 self.journal.readers,
                 self.exchange.receipted,
-                lambda _parent, _up: self.notices.tell("health"),
+                self.exchange.commanded,
+                self._parent_link,
             )
             for parent in settings.parents
         ]
@@ -80,6 +84,7 @@ class Station:
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message
+        self._watched: set[str] = set()
         self._ending = threading.Event()
         self._failed = False
         self._console = self._make_console() if settings.console else None
@@ -93,6 +98,7 @@ class Station:
             signal.signal(number, lambda *_: self._ending.set())
         self.journal.start()
         self.exchange.remember()
+        self.registrar.begin()
         self._expect()
         self.exchange.event(wire.STATION_STARTED, self.settings.station, f"version {VERSION}")
         for uplink in self.uplinks:
@@ -130,9 +136,12 @@ class Station:
         now = monotonic_ms()
         if self.registry.refresh():
             self._expect()
+        if self.registry.overdue(utc_ms()):
+            self.registrar.expire()
         with self.exchange.watch_lock:
             found = self.exchange.supervision.due(now)
         self.exchange.silent(found)
+        self.exchange.commands.expire(utc_ms())
         self._read_broker_refusals()
         if ticks % HEARTBEAT_TICKS == 0:
             fields = self._health_fields()
@@ -145,8 +154,14 @@ class Station:
 
     def _expect(self) -> None:
         with self.exchange.watch_lock:
-            for child in self.registry.children().values():
+            working = self.registry.working()
+            for child in working.values():
                 self.exchange.supervision.expect(child.id, station=child.kind == "station", now_ms=monotonic_ms())
+            watched = self.exchange.supervision.children.keys()
+            gone = (self._watched | self.registry.children().keys()) - working.keys()
+            if watched & gone:  # retired, or never heard in time; a site watches on whom its own registry lacks
+                self.exchange.supervision.forget(watched - gone)
+            self._watched = set(working)
 
     def _health_fields(self) -> dict[int, Any]:
         now = monotonic_ms()
@@ -165,6 +180,14 @@ class Station:
             wire.DISK: shutil.disk_usage(self.settings.state).free >> 20,
             wire.FIRMWARE: VERSION,
         }
+
+    def _parent_link(self, parent: str, up: bool) -> None:
+        """A parent that hears us for the first time watches us from then on: so at once, not at the next beat."""
+        if up:
+            for uplink in self.uplinks:
+                if uplink.parent.id == parent:
+                    uplink.heartbeat(self._health_fields())
+        self.notices.tell("health")
 
     # ------------------------------------------------------------------------- the local broker
 

@@ -33,7 +33,10 @@ def _now_ms() -> int:
 
 
 class Uplink:
-    """Relays to one parent until it receipts. on_receipt(parent id, message, payload) is called for each receipt."""
+    """Relays to one parent until it receipts.
+
+    on_receipt(parent id, message, payload) is called for each receipt, on_command(message, payload) for each command.
+    """
 
     def __init__(
         self,
@@ -43,6 +46,7 @@ class Uplink:
         next_identity: Callable[[], tuple[int, int]],
         readers: Engine,
         on_receipt: Callable[[str, dict[int, Any], bytes], None],
+        on_command: Callable[[dict[int, Any], bytes], None],
         on_link: Callable[[str, bool], None],
     ) -> None:
         self.parent = parent
@@ -53,6 +57,7 @@ class Uplink:
         self._next_identity = next_identity
         self._readers = readers
         self._on_receipt = on_receipt
+        self._on_command = on_command
         self._on_link = on_link
         self._outgoing = Outgoing()
         self._lock = threading.Condition()
@@ -232,11 +237,15 @@ class Uplink:
             self._on_link(self.parent.id, False)
 
     def _message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-        client.ack(message.mid, message.qos)  # a receipt that gets lost is asked for again
+        client.ack(message.mid, message.qos)  # a receipt that gets lost is asked for again, a command comes again
+        lane = message.topic.rpartition("/")[2]
         try:
+            if lane == "command":
+                self._on_command(self._read_command(bytes(message.payload)), bytes(message.payload))
+                return
             receipt = self._read(bytes(message.payload))
         except wire.WireError as error:
-            logger.warning("parent %s sent something that is no receipt: %s", self.parent.id, error)
+            logger.warning("parent %s sent something that is no %s: %s", self.parent.id, lane, error)
             return
         if receipt is None:
             return
@@ -249,6 +258,16 @@ class Uplink:
             self._outgoing.receipted(Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ]))
             self._lock.notify()
         self._on_receipt(self.parent.id, receipt, bytes(message.payload))
+
+    def _read_command(self, payload: bytes) -> dict[int, Any]:
+        """A command for a child below. Its MAC is between the parent and that child: only the child can judge it."""
+        envelope = wire.unseal(payload)
+        command = envelope.message
+        if len(payload) > wire.MAX_ENVELOPE or command[wire.KIND] != wire.COMMAND or envelope.kid != self.parent.id:
+            raise wire.WireError("a command is not from the parent")
+        if command[wire.DEVICE] == self._station:
+            raise wire.WireError("a command is for this station, which takes none")
+        return command
 
     def _read(self, payload: bytes) -> dict[int, Any] | None:
         envelope = wire.unseal(payload)

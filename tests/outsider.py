@@ -16,7 +16,7 @@ from firmware import wire
 from gateway.link import _NamedContext
 
 if TYPE_CHECKING:
-    from demo.authority import Identity
+    from provisioning.pki import Identity
     from demo.world import World
 
 

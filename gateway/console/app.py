@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from gateway.console import api, pages, streams
+from gateway.console import api, command_api, pages, registry_api, streams
 from gateway.console.guard import Guard
 from gateway.console.live import Live, Watchers
 from gateway.console.looks import STATIC, Looks
@@ -21,6 +21,7 @@ from gateway.console.sessions import Sessions
 from gateway.console.signing import Signing
 from gateway.console.words import WORDS
 from gateway.desk import Desk
+from gateway.enrolment import RegistryRefusedError
 
 
 def create_app(desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo | None = None) -> FastAPI:
@@ -45,10 +46,13 @@ def create_app(desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo 
     app.include_router(streams.router)
     app.include_router(streams.api_router)
     app.include_router(api.router)
+    app.include_router(registry_api.router)
+    app.include_router(command_api.router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(NotSignedIn, _not_signed_in)
+    app.add_exception_handler(RegistryRefusedError, _registry_refused)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_middleware(Guard, refuse=_refuse, secure=secure_cookies)
@@ -106,9 +110,16 @@ def _not_signed_in(request: Request, _: Exception) -> Response:
     return redirect("/sign-in" if where == "/" else f"/sign-in?to={quote(where, safe='/')}")
 
 
+def _registry_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RegistryRefusedError)
+    return _answer(request, registry_api.problem(error))
+
+
 def _not_understood(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     in_path = any(mistake["loc"][0] == "path" for mistake in error.errors())
+    if not in_path and request.url.path.startswith(registry_api.REGISTRY):
+        return _answer(request, Problem(422, registry_api.mistakes(error)))
     return _refuse(request, *((404, "error.404.text") if in_path else (422, "error.422.text")))
 
 

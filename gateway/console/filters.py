@@ -11,6 +11,7 @@ from markupsafe import Markup
 from gateway.console.words import Language, Words, bdi
 
 if TYPE_CHECKING:
+    from gateway.console.listing import Opened
     from gateway.desk import Child, Place
 
 SECOND_MS = 1_000
@@ -27,6 +28,12 @@ class Face:
 
     words: Words
     zone: tzinfo | None  # None: the zone of the machine
+
+    def mark(self, opened: Opened) -> str:
+        """What the title of every page begins with: "(2) (1 test) " for alarms and tests that nobody acknowledged."""
+        alarms, tests = len(opened.raised), len(opened.raised_tests)
+        told = f"({alarms}) " if alarms else ""
+        return told + (self.words.raw("tests.in_title").format(n=tests) + " " if tests else "")
 
     def local(self, at_ms: int) -> datetime:
         """The local time of UTC milliseconds."""

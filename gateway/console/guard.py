@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LONGEST_BODY = 16 * 1024
+LONGEST_LIST = 256 * 1024
+LISTS = "/api/v1/revocations"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY = "; ".join((
     "default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self'", "connect-src 'self'",
@@ -65,7 +67,7 @@ class Guard:
             if refusal is not None:
                 await refusal(scope, receive, sending)
             else:
-                await self._app(scope, _bounded(receive), sending)
+                await self._app(scope, _bounded(receive, _longest(scope["path"])), sending)
         except Exception:
             _log.exception("the console failed at %s %s", scope["method"], scope["path"])
             if started:
@@ -78,8 +80,9 @@ class Guard:
         if not _from_here(request.headers):
             return self._refuse(request, 403, "error.csrf")
         length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > LONGEST_BODY:
-            return self._refuse(request, 413, "error.413.text")
+        path = request.url.path
+        if not length.isdecimal() or int(length) > _longest(path):
+            return self._refuse(request, 413, "error.413.list" if path == LISTS else "error.413.text")
         return None
 
     def _harden(self, headers: MutableHeaders, path: str) -> None:
@@ -97,9 +100,14 @@ def _from_here(headers: Headers) -> bool:
     return origin is None or urlsplit(origin).netloc == headers.get("host", "")
 
 
-def _bounded(receive: Receive) -> Receive:
+def _longest(path: str) -> int:
+    """How many bytes may be sent there: a list of revoked certificates outgrows a form."""
+    return LONGEST_LIST if path == LISTS else LONGEST_BODY
+
+
+def _bounded(receive: Receive, longest: int) -> Receive:
     """A body without a stated length ends the request when it grows too long."""
-    left = LONGEST_BODY
+    left = longest
 
     async def receiving() -> Message:
         nonlocal left

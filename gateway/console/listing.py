@@ -1,7 +1,7 @@
 """What comes first, what counts as trouble, and which entrances could deliver a press now. Pure.
 
 An entrance is *ready* when at least one of its buttons is online. Late, faulty and tampered buttons do not count: they
-may deliver, and headquarters must not rely on it.
+may deliver, and headquarters must not rely on it. A button that is being enrolled is expected of nobody yet.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def readiness(children: Iterable[Child]) -> Readiness:
     """Counts entrances. A button without a place counts as an entrance of its own."""
     entrances: dict[tuple[str, str], list[Child]] = {}
     for child in children:
-        if child.kind == "button":
+        if child.kind == "button" and child.enrolling_until_ms is None:
             key = (child.place.site, child.place.entrance) if child.place else ("", child.id)
             entrances.setdefault(key, []).append(child)
     unable = [
@@ -47,18 +47,40 @@ def trouble_first(children: Iterable[Child]) -> list[Child]:
 
 
 def troubled(children: Iterable[Child]) -> int:
-    """How many are not online."""
-    return sum(child.link is not Link.ONLINE for child in children)
+    """How many are not online, of those that should be."""
+    return sum(child.link is not Link.ONLINE and child.enrolling_until_ms is None for child in children)
 
 
 def urgent_first(incidents: Iterable[Incident]) -> list[Incident]:
-    """Alarms that nobody acknowledged first, otherwise in the order given (newest press first)."""
-    return sorted(incidents, key=lambda incident: incident.state is not State.RAISED)
+    """Alarms that nobody acknowledged first, tests last, otherwise in the order given (newest press first)."""
+    return sorted(incidents, key=lambda incident: (incident.is_test, incident.state is not State.RAISED))
 
 
-def raised(incidents: Iterable[Incident]) -> list[Incident]:
-    """Those that nobody acknowledged."""
-    return [incident for incident in incidents if incident.state is State.RAISED]
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The open alarms, and apart from them the open tests, each in the order given."""
+
+    alarms: tuple[Incident, ...]
+    tests: tuple[Incident, ...]
+
+    @property
+    def raised(self) -> list[Incident]:
+        """Alarms that nobody acknowledged."""
+        return [incident for incident in self.alarms if incident.state is State.RAISED]
+
+    @property
+    def raised_tests(self) -> list[Incident]:
+        """Tests that nobody acknowledged."""
+        return [incident for incident in self.tests if incident.state is State.RAISED]
+
+
+def apart(incidents: Iterable[Incident]) -> Opened:
+    """Alarms and tests, told apart: nothing that counts, sounds or is red may count a test."""
+    incidents = tuple(incidents)
+    return Opened(
+        tuple(incident for incident in incidents if not incident.is_test),
+        tuple(incident for incident in incidents if incident.is_test),
+    )
 
 
 def matching(children: Sequence[tuple[Child, str]], sought: str) -> list[Child]:

@@ -8,7 +8,7 @@ from fastapi import Depends, Form, Header, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.requests import HTTPConnection
 
-from gateway.console.listing import readiness, troubled, urgent_first
+from gateway.console.listing import apart, readiness, troubled, urgent_first
 from gateway.console.live import Live, Watchers
 from gateway.console.looks import Looks
 from gateway.console.sessions import Session, Sessions
@@ -159,6 +159,8 @@ def page(
     """A page inside the frame that every signed-in page has."""
     console, language = console_of(request), language_of(request)
     children = console.desk.children()
+    incidents = urgent_first(console.desk.open_incidents())
+    opened = apart(incidents)
     html = console.looks.render(
         template,
         language,
@@ -171,7 +173,9 @@ def page(
         now_ms=console.desk.now_ms(),
         ready=readiness(children),
         troubled=troubled(children),
-        alarms=urgent_first(console.desk.open_incidents()),
+        incidents_open=incidents,
+        opened=opened,
+        mark=console.looks.faces[language].mark(opened),
         here=_here(request),
         script_words=Words.for_script(IN[language]),
         **values,

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from gateway.console.listing import raised
+from gateway.console.listing import apart
 from gateway.console.live import Board
 from gateway.console.parts import Console, ConsoleNow, Problem, SignedIn, Visitor, to_json, words_of
 from gateway.console.roll import Changes
@@ -176,21 +176,14 @@ class Pieces:
 
     def _summary(self) -> dict[str, object]:
         board, face = self._board, self._looks.faces[self._language]
-        opened = list(board.incidents.items.values())
-        values = {"alarms": opened, "ready": board.readiness}
+        opened = apart(board.incidents.items.values())
+        values = {"opened": opened, "ready": board.readiness}
         summary: dict[str, object] = {
-            "open": len(opened),
-            "raised": [
-                {
-                    "id": incident.id,
-                    "say": face.words.plain(
-                        "alarms.new",
-                        where=face.where(incident.place, incident.device),
-                        cause=face.words.known("cause", incident.cause),
-                    ),
-                }
-                for incident in raised(opened)
-            ],
+            "mark": face.mark(opened),
+            "open": len(opened.alarms),
+            "raised": [self._said(incident, "alarms.new") for incident in opened.raised],
+            "tests": len(opened.tests),
+            "raised_tests": [self._said(incident, "alarms.new_test") for incident in opened.raised_tests],
             "troubled": board.troubled,
             "parts": {"banner": self._piece("_banner.html", **values), "ready": self._piece("_ready.html", **values)},
         }
@@ -202,6 +195,12 @@ class Pieces:
                 "calm": self._piece("_calm.html", last=last, **values),
             }
         return summary
+
+    def _said(self, incident: Incident, key: str) -> dict[str, object]:
+        """What a page reads out when it first meets the incident."""
+        face = self._looks.faces[self._language]
+        where, cause = face.where(incident.place, incident.device), face.words.known("cause", incident.cause)
+        return {"id": incident.id, "say": face.words.plain(key, where=where, cause=cause)}
 
     def _incident(self, incidents: int, history: int) -> list[Event]:
         board = self._board

@@ -51,6 +51,14 @@ TOO_PALE = r"""() => {
   return pale;
 }"""
 
+REDS = """() => [...document.querySelectorAll("body *")].filter((element) => {
+  const style = getComputedStyle(element);
+  return element.checkVisibility() && [style.backgroundColor, style.color, style.borderTopColor].some((colour) => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return a > 0 && r > 120 && g < r / 3 && b < r / 3 && g / r < 0.25;
+  });
+}).length"""
+
 
 @pytest.mark.parametrize("language", ["en", "ur"])
 @pytest.mark.parametrize("size", SIZES)
@@ -75,22 +83,15 @@ def test_every_page_fits_and_is_readable_in_light_and_dark(
 
 
 def test_red_is_for_alarms_alone(desk: StandInDesk, opened: Callable[..., Page]) -> None:
-    reds = """() => [...document.querySelectorAll("body *")].filter((element) => {
-      const style = getComputedStyle(element);
-      return element.checkVisibility() && [style.backgroundColor, style.color, style.borderTopColor].some((colour) => {
-        const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
-        return a > 0 && r > 120 && g < r / 3 && b < r / 3 && g / r < 0.25;
-      });
-    }).length"""
     desk.hear(button("clifton-gate", GATE, link=Link.TAMPERED, why="The enclosure is open.", tampered=True))
     page = opened()
     for path in ("/", "/children", "/health"):
         page.goto(urljoin(page.url, path))
         page.wait_for_selector("#live[data-state=on]")
-        assert page.evaluate(reds) == 0
+        assert page.evaluate(REDS) == 0
     desk.press()
     page.wait_for_selector(".banner.raised")
-    assert page.evaluate(reds) > 0
+    assert page.evaluate(REDS) > 0
 
 
 def test_language_is_changed_on_the_spot(desk: StandInDesk, opened: Callable[..., Page]) -> None:

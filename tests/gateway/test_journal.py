@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from demo.process import wait_until
 from firmware import wire
 from gateway.desk import State, StepRefusedError
 from gateway.journal import Entry, Journal, Kept
+from gateway.reception import MOST_TESTS, Reception
 from tests.parts import PROJECT
 
 if TYPE_CHECKING:
@@ -132,3 +134,13 @@ def test_whatever_was_said_to_be_kept_survives_sigkill(tmp_path: Path) -> None:
     assert said <= there
     journal.start()
     journal.stop()
+
+
+def test_forgotten_tests_push_no_alarm_off_the_list(journal: Journal) -> None:
+    station: Any = SimpleNamespace(journal=journal, registry=SimpleNamespace(place_of=lambda _: None))
+    first = kept(journal, entry(1)).id
+    for seq in range(2, MOST_TESTS + 12):
+        kept(journal, entry(seq, cause=wire.TEST))
+    opened = Reception(station).open_incidents()
+    assert [incident.id for incident in opened if not incident.is_test] == [first]
+    assert len(opened) == 1 + MOST_TESTS

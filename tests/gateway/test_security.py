@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from demo.authority import Authority
+from provisioning.pki import Authority
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire

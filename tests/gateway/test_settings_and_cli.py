@@ -89,12 +89,15 @@ def test_the_brokers_log_is_read_for_who_and_why() -> None:
     watch = Watch()
     assert not watch.line("New connection from 10.0.0.9:40000 on port 8883.")
     assert watch.line("OpenSSL Error[0]: error:0A0000C7:SSL routines::peer did not return a certificate")
+    assert not watch.line("Client <unknown> disconnected: Protocol error.")
+    assert watch.line("Client connection from 10.0.0.8 failed: error:0A000086:SSL routines::certificate verify failed.")
     assert watch.line("Denied PUBLISH from b2 (d0, q1, r0, m1, 'tocsin/1/b1/alarm', ... (63 bytes))")
     assert watch.line("Client b2 disconnected due to oversize packet.")
     assert not watch.line("Client b2 disconnected.")
     assert not watch.line("Client b2 already connected, closing old connection.")
     assert list(watch.refused) == [
         ("10.0.0.9", "it showed no certificate"),
+        ("10.0.0.8", "its certificate is not of this authority, has expired, or is revoked"),
         ("b2", "it may not publish on that topic"),
         ("b2", "the message is too large"),
     ]

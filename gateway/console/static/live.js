@@ -17,7 +17,10 @@ let since = page.stamp;
 let opened = started;
 let beat = null; // when the last one came
 let state = "connecting";
-let known = new Set(page.raised.split(" ").filter(Boolean).map(Number));
+let mark = page.mark;
+const numbers = (text) => new Set(text.split(" ").filter(Boolean).map(Number));
+let known = numbers(page.raised);
+let knownTests = numbers(page.raisedTests);
 
 const tell = (name, detail) => document.dispatchEvent(new CustomEvent(`tocsin:${name}`, { detail }));
 
@@ -176,17 +179,20 @@ function parts(told) {
 
 function summary(told) {
   parts(told.parts);
-  for (const [name, count] of [["open", told.open], ["troubled", told.troubled]]) {
+  for (const [name, count] of [["open", told.open], ["tests", told.tests], ["troubled", told.troubled]]) {
     const badge = document.querySelector(`[data-count="${name}"]`);
     badge.textContent = count;
     badge.hidden = !count;
   }
-  const title = document.title.replace(/^\(\d+\) /, "");
   icon.href = told.raised.length ? icon.dataset.alarm : icon.dataset.calm;
-  document.title = told.raised.length ? `(${told.raised.length}) ${title}` : title;
+  document.title = told.mark + document.title.slice(mark.length);
+  mark = told.mark;
   const fresh = told.raised.filter(({ id }) => !known.has(id));
   if (fresh.length) announce(fresh.map(({ say }) => say).join(" "));
   known = new Set(told.raised.map(({ id }) => id));
+  const tests = told.raised_tests.filter(({ id }) => !knownTests.has(id));
+  if (tests.length) document.getElementById("announce-test").textContent = tests.map(({ say }) => say).join(" ");
+  knownTests = new Set(told.raised_tests.map(({ id }) => id));
   tell("summary", told);
 }
 

@@ -12,6 +12,7 @@ const answer = document.getElementById("answer");
 const cards = document.querySelector(".cards");
 
 let chosen = null;
+let met = new Set(); // alarms that were on the page before
 let settled = 0;
 let hiding = 0;
 
@@ -31,10 +32,14 @@ function choose(card, look = false) {
   }
 }
 
-// An alarm that arrives never takes the place of the one that is chosen.
+// An alarm that arrives never takes the place of the one that is chosen, unless that is a test.
 function keepChosen() {
   if (!cards) return;
-  const card = current();
+  const alarms = all().filter((other) => !("test" in other.dataset));
+  const fresh = alarms.find((alarm) => !met.has(alarm.dataset.incident));
+  met = new Set(alarms.map((alarm) => alarm.dataset.incident));
+  let card = current();
+  if (fresh && card && "test" in card.dataset) card = undefined;
   if (!card && chosen !== null) settled = performance.now() + SETTLE_MS;
   choose(card ?? all()[0]);
 }
@@ -76,7 +81,9 @@ function close(number, card) {
   document.getElementById("close-mistake").textContent = "";
   document.getElementById("close-where").textContent = card?.dataset.where ?? "";
   closing.showModal();
-  closing.querySelector("[name=outcome]").focus();
+  const outcome = closing.querySelector(card && "test" in card.dataset ? "[name=outcome][value=test]" : "[name=outcome]");
+  outcome.checked = card !== null && card !== undefined && "test" in card.dataset;
+  outcome.focus();
 }
 
 async function step(number, state, card) {
