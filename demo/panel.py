@@ -100,5 +100,6 @@ class Panel:
 def _loop(button: Button) -> str:
     loop = button.loop
     if isinstance(loop, dict):
-        return ", ".join(name for name, true in loop.items() if true) or "rest"
+        told = {name: state for name, state in loop.items() if state and state != "fine"}
+        return ", ".join(name if state is True else f"{name} {state}" for name, state in told.items()) or "rest"
     return str(loop)

@@ -12,18 +12,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sqlalchemy.dialects.sqlite import insert
 
-from demo.authority import Authority, Identity
 from demo.button import Button
 from demo.process import Keeper, Process, wait_until
 from gateway import keys, schema
 from gateway.journal import Journal
 from gateway.registry import password_hash
+from provisioning.pki import Authority, Identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,6 +65,16 @@ def free_ports(count: int) -> list[int]:
             one.close()
 
 
+class Issuer(Protocol):
+    """What the world needs of an authority."""
+
+    def issue(self, name: str, *, server: bool = False) -> Identity:
+        """A new identity."""
+
+    def crl(self) -> bytes:
+        """Its revocation lists in PEM."""
+
+
 def _sweep(cache: Path) -> None:
     """Deletes what a run that was killed left behind, its keys included; kept logs go after a day."""
     for old in cache.glob("run-*"):
@@ -81,15 +91,23 @@ class World:
     """Makes the files in a new folder, which `close` deletes; `start` starts everything."""
 
     def __init__(
-        self, buttons: Sequence[str] = tuple(PLACES), console_port: int | None = None, uplink_port: int | None = None
+        self,
+        buttons: Sequence[str] = tuple(PLACES),
+        console_port: int | None = None,
+        uplink_port: int | None = None,
+        authority: Issuer | None = None,
     ) -> None:
-        """uplink_port: where the site reaches headquarters' broker, if not directly (a test's own link)."""
+        """uplink_port: where the site reaches headquarters' broker, if not directly (a test's own link).
+
+        authority: whose identities the stations have, if not those of a throw-away one.
+        """
         cache = PROJECT / ".cache" / "demo"
         cache.mkdir(parents=True, exist_ok=True)
         _sweep(cache)
         self.folder = Path(tempfile.mkdtemp(prefix="run-", dir=cache))
         (self.folder / "pid").write_text(str(os.getpid()))
         self.authority = Authority.create()
+        self._issuer: Issuer = authority or self.authority
         self.password = secrets.token_urlsafe(9)
         hq_port, site_port, hq_console, site_console = free_ports(4)
         self.hq_port, self.site_port = hq_port, site_port
@@ -119,7 +137,7 @@ class World:
 
     def issue(self, name: str, *, server: bool = False) -> Identity:
         """A new identity of the world's authority."""
-        self.identities[name] = self.authority.issue(name, server=server)
+        self.identities[name] = self._issuer.issue(name, server=server)
         return self.identities[name]
 
     def revoke(self, name: str) -> None:
@@ -129,7 +147,7 @@ class World:
 
     def _write_revoked(self) -> None:
         part = self.folder / "revoked.part"
-        part.write_bytes(self.authority.crl())
+        part.write_bytes(self._issuer.crl())
         part.replace(self.folder / "revoked.pem")
 
     def _station(self, name: str, title: str, role: str, port: int, console: int, parent: int | None = None) -> None:

@@ -1,0 +1,777 @@
+"""`tocsin provision`: everything that a technician does to a button, from the first cable to the last day.
+
+Every command may be run again at any time. --json puts one JSON object on standard output; the exit status says which kind
+of thing went wrong (docs/provisioning.md). Progress, questions and what to do go to standard error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from provisioning import bundle, factory, images, lock, ports, selftest, sites, steps, vault
+from provisioning.authority import AuthorityFolder
+from provisioning.benchlog import BenchLog
+from provisioning.board import Board
+from provisioning.errors import HeadquartersRefused, HeadquartersUnreachable, ProvisioningError, SetupFault, WrongBoard
+from provisioning.hq import Headquarters
+from provisioning.screen import Screen
+from provisioning.teller import Teller, Told
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from provisioning.sites import Site
+
+PROJECT = Path(__file__).resolve().parents[1]
+AUTHORITY = "authority"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Turn a bare ESP32 into a trusted button, and look after it until it is retired. Any command may be run again.",
+)
+ca = typer.Typer(no_args_is_help=True, help="The certificate authority of your buttons and gateways.")
+site_app = typer.Typer(no_args_is_help=True, help="What is kept of a site and used for each of its buttons.")
+log_app = typer.Typer(no_args_is_help=True, help="The signed log of what was done at this bench.")
+app.add_typer(ca, name="ca")
+app.add_typer(site_app, name="site")
+app.add_typer(log_app, name="log")
+
+SiteId = Annotated[str, typer.Option("--site", help="The site's id, as in `site list`.")]
+EntranceId = Annotated[str, typer.Option("--entrance", help="The entrance's id, as in the site's file.")]
+PortPath = Annotated[str | None, typer.Option("--port", help="The serial port; found by itself if there is one board.")]
+ImagePath = Annotated[
+    Path | None, typer.Option("--image", help="A MicroPython image, or a folder of them, for a board without one.")
+]
+Replaces = Annotated[
+    str | None,
+    typer.Option("--replaces", help="The button that makes room, where an entrance has several, or offline."),
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="Headquarters can't be reached: write a signed request for it instead.")
+]
+
+
+@dataclass
+class _Options:
+    home: Path
+    json: bool
+    technician: str
+
+
+_options = _Options(Path(), json=False, technician="")
+
+
+@app.callback()
+def _common(
+    home: Annotated[
+        Path | None, typer.Option("--home", help="The technician's folder. Default: TOCSIN_HOME, or ~/.config/tocsin.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    technician: Annotated[str, typer.Option("--technician", help="Your name, for the log and requests.")] = "",
+) -> None:
+    _options.home = sites.home(home)
+    _options.json = as_json
+    _options.technician = technician or os.environ.get("TOCSIN_TECHNICIAN") or getpass.getuser()
+
+
+# ------------------------------------------------------------------------------------------------ the frame
+
+
+@contextlib.contextmanager
+def _told(command: str) -> Iterator[tuple[Screen, dict[str, Any]]]:
+    """Runs a command: what it puts into the dictionary is its JSON; a fault becomes words and an exit status."""
+    screen = Screen()
+    answer: dict[str, Any] = {"command": command, "ok": True}
+    status = 0
+    try:
+        yield screen, answer
+    except ProvisioningError as error:
+        answer.update({"ok": False, "error": {"kind": type(error).__name__, "text": str(error)}})
+        status = error.exit_code
+        screen.failure(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        answer.update(
+            {"ok": False, "error": {"kind": "Interrupted", "text": "Stopped. Run the same command to go on."}}
+        )
+        status = 130
+        screen.failure("Stopped. Run the same command to go on.")
+    except (OSError, ValueError) as error:
+        answer.update({"ok": False, "error": {"kind": type(error).__name__, "text": str(error)}})
+        status = SetupFault.exit_code
+        screen.failure(f"{error}. Nothing is half done: mend it, then run the same command again.")
+    if _options.json:
+        if screen.told:
+            answer["steps"] = [asdict(one) for one in screen.told]
+        if screen.warned:
+            answer["warnings"] = screen.warned
+        sys.stdout.write(json.dumps(answer, ensure_ascii=False, default=str) + "\n")
+    if status:
+        raise typer.Exit(status)
+
+
+def _secret(text: str, *, twice: bool = False) -> str:
+    """A secret from the terminal, or the first line of standard input."""
+    if sys.stdin.isatty():
+        return str(typer.prompt(text, hide_input=True, confirmation_prompt=twice, err=True))
+    return sys.stdin.readline().rstrip("\n")
+
+
+def _vault() -> vault.Vault:
+    return vault.Vault(_options.home, lambda text, is_new: _secret(text, twice=is_new))
+
+
+def _log() -> BenchLog:
+    return BenchLog(_options.home / "log", who=_options.technician)
+
+
+def _authority(kept: vault.Vault) -> AuthorityFolder:
+    folder = _options.home / AUTHORITY
+    if not folder.exists():
+        raise SetupFault("There is no authority on this laptop yet: make one with `tocsin provision ca init`.")
+    passphrase = kept.get(vault.authority_passphrase(AUTHORITY))
+    if passphrase is None:
+        passphrase = _secret("Passphrase of the authority")
+    return AuthorityFolder.open(folder, passphrase)
+
+
+def _headquarters(site: Site, kept: vault.Vault) -> Headquarters:
+    token = kept.get(vault.technician_token(site.hq.url))
+    if token is None:
+        raise SetupFault(
+            f"There is no token for headquarters at {site.hq.url}. Headquarters makes one with `tocsin technician NAME`; "
+            f"then run `tocsin provision token --site {site.id}` and paste it."
+        )
+    return Headquarters(site.hq.url, token, site.hq.ca)
+
+
+@contextlib.contextmanager
+def _bench(site: Site, *, offline: bool = False) -> Iterator[steps.Bench]:
+    kept = _vault()
+    headquarters = None if offline else _headquarters(site, kept)
+    try:
+        yield steps.Bench(
+            folder=_options.home,
+            project=PROJECT,
+            authority=_authority(kept),
+            vault=kept,
+            log=_log(),
+            hq=headquarters,
+            technician=_options.technician,
+        )
+    finally:
+        if headquarters:
+            headquarters.close()
+
+
+@contextlib.contextmanager
+def _used_up(port: str) -> Iterator[Board]:
+    """A board whose port somebody else goes on with, after a restart; it is given back only if something goes wrong."""
+    board = Board.open(port)
+    try:
+        yield board
+    except BaseException:
+        steps.leave(board)
+        raise
+
+
+# ------------------------------------------------------------------------------------------------ buttons
+
+
+@app.command()
+def new(
+    site: SiteId,
+    entrance: EntranceId,
+    port: PortPath = None,
+    image: ImagePath = None,
+    offline: Offline = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Take the place of the button there, or of the board's own identity.")
+    ] = False,
+    replaces: Replaces = None,
+    another: Annotated[bool, typer.Option("--another", help="A further button at an entrance that has one.")] = False,
+    no_reset: Annotated[
+        bool, typer.Option("--no-reset", help="The board is in download mode already: BOOT was held while plugging in.")
+    ] = False,
+) -> None:
+    """Make a board a button of an entrance, and have it prove itself. Interrupted: run it again."""
+    with _told("new") as (screen, answer):
+        wanted = _wanted(site, entrance, port, image)
+        wanted.replace, wanted.replaces, wanted.another = replace, replaces, another
+        wanted.before = "no-reset" if no_reset else "default-reset"
+        with _bench(wanted.site, offline=offline) as bench:
+            result = steps.provision(bench, wanted, screen)
+        answer.update(asdict(result))
+        screen.summary(result)
+
+
+def _wanted(site_id: str, entrance: str, port: str | None, image: Path | None) -> steps.Wanted:
+    site = sites.load(_options.home, site_id)
+    return steps.Wanted(site, site.entrance(entrance), port=port, image=image)
+
+
+@app.command()
+def replace(
+    site: SiteId,
+    entrance: EntranceId,
+    port: PortPath = None,
+    image: ImagePath = None,
+    offline: Offline = False,
+    replaces: Replaces = None,
+) -> None:
+    """Put a new board in the place of a broken button; the old one is revoked, the entrance keeps its history."""
+    if offline and replaces is None:
+        with _told("replace"):
+            raise SetupFault("Offline, headquarters can't say which button is there: name it with --replaces ID.")
+    new(site, entrance, port, image, offline, replace=True, replaces=replaces)
+
+
+@app.command()
+def batch(
+    site: SiteId,
+    boards: Annotated[list[str], typer.Argument(metavar="PORT=ENTRANCE...", help="Which board goes where.")],
+    image: ImagePath = None,
+    offline: Offline = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Each takes the place of the button there.")] = False,
+    another: Annotated[bool, typer.Option("--another", help="Each is a further button of its entrance.")] = False,
+) -> None:
+    """Make several boards at once; one that fails stops no other."""
+    with _told("batch") as (screen, answer):
+        pairs = [_pair(text) for text in boards]
+        for what, names in (("port", [port for port, _ in pairs]), ("entrance", [entrance for _, entrance in pairs])):
+            if len(set(names)) < len(names):
+                raise SetupFault(f"A {what} is named twice: each board has its own.")
+        rows = [Row(port, _wanted(site, entrance, port, image)) for port, entrance in pairs]
+        for row in rows:
+            row.wanted.replace, row.wanted.another = replace, another
+        with _bench(rows[0].wanted.site, offline=offline) as bench, Live(_table(rows), console=screen.console) as live:
+            threads = [threading.Thread(target=row.run, args=(bench,), daemon=True) for row in rows]
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                for thread in threads:
+                    thread.join(0.05)
+                live.update(_table(rows))
+            live.update(_table(rows))
+        answer["boards"] = [row.as_json() for row in rows]
+        if errors := [row.error for row in rows if row.error]:
+            text = "\n".join(f"{row.port}: {row.error}" for row in rows if row.error)
+            raise type(errors[0])(f"{len(errors)} of {len(rows)} boards are not finished:\n{text}")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    port, sign, entrance = text.rpartition("=")
+    if not sign or not port or not entrance:
+        raise SetupFault(f"{text!r} does not say which board goes where: write it like /dev/ttyUSB0=main-gate.")
+    return port, entrance
+
+
+class Row(Teller):
+    """One board of a batch: its teller, and its row of the table."""
+
+    def __init__(self, port: str, wanted: steps.Wanted) -> None:
+        super().__init__()
+        self.port = port
+        self.wanted = wanted
+        self.now = "waits"
+        self.todo = ""
+        self.share: float | None = None
+        self.result: steps.Result | None = None
+        self.error: ProvisioningError | None = None
+
+    def run(self, bench: steps.Bench) -> None:
+        """Does it; what goes wrong is kept in `error`."""
+        try:
+            self.result = steps.provision(bench, self.wanted, self)
+        except ProvisioningError as error:
+            self.error = error
+        except Exception as error:  # noqa: BLE001 - one board's trouble is that board's
+            self.error = ProvisioningError(f"{type(error).__name__}: {error}")
+
+    def begins(self, now: Told) -> None:
+        """Shows it."""
+        self.now, self.todo, self.share = now.text, "", None
+
+    def progress(self, done: int, of: int) -> None:
+        """Shows it."""
+        self.share = done / of if of else None
+
+    def ask(self, text: str) -> None:
+        """Shows it."""
+        super().ask(text)
+        self.todo = text
+
+    def cells(self) -> list[str | Text]:
+        """Port, entrance, state and what to do."""
+        if self.error:
+            return [
+                self.port,
+                self.wanted.entrance.id,
+                Text("failed", style="bold red"),
+                str(self.error).split("\n")[0],
+            ]
+        if self.result:
+            return [self.port, self.wanted.entrance.id, Text("ready", style="green"), self.result.device]
+        share = f" {self.share:.0%}" if self.share is not None else ""
+        return [self.port, self.wanted.entrance.id, self.now + share, Text(self.todo, style="bold")]
+
+    def as_json(self) -> dict[str, Any]:
+        """The row for --json."""
+        made: dict[str, Any] = {"port": self.port, "entrance": self.wanted.entrance.id, "ok": self.error is None}
+        if self.result:
+            made |= asdict(self.result)
+        if self.error:
+            made["error"] = {"kind": type(self.error).__name__, "text": str(self.error)}
+        return made
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(expand=False)
+    for name in ("board", "entrance", "now", "do"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*row.cells())
+    return table
+
+
+@app.command("list")
+def list_(site: SiteId) -> None:
+    """Every button of a site, as headquarters has it."""
+    with _told("list") as (screen, answer):
+        told = sites.load(_options.home, site)
+        with _headquarters(told, _vault()) as headquarters:
+            entries = headquarters.entries(site)
+        answer["buttons"] = [asdict(entry) for entry in entries]
+        table = Table()
+        for name in ("button", "entrance", "state", "board", "by", "replaces"):
+            table.add_column(name)
+        for entry in entries:
+            table.add_row(entry.id, entry.entrance_name, entry.state, entry.mac, entry.by, entry.replaces or "")
+        screen.console.print(table if entries else f"Headquarters knows no button of {told.name} yet.")
+
+
+@app.command()
+def boards() -> None:
+    """The boards that are plugged in, and what runs on each."""
+    with _told("boards") as (screen, answer):
+        answer["boards"] = []
+        table = Table()
+        for name in ("port", "chip", "MAC", "MicroPython", "firmware", "button"):
+            table.add_column(name)
+        for port in ports.wait_for_any():
+            row: dict[str, Any] = {"port": port.path}
+            try:
+                with _used_up(port.path) as board:
+                    row |= asdict(board.facts())
+                    board.restart().close()
+            except ProvisioningError as error:
+                row["error"] = str(error)
+            answer["boards"].append(row)
+            table.add_row(
+                str(port),
+                *(str(row.get(key) or "-") for key in ("chip", "mac", "micropython", "firmware")),
+                str(row.get("error") or row.get("identity") or "none"),
+            )
+        screen.console.print(table)
+
+
+@app.command()
+def inspect(site: SiteId, port: PortPath = None, offline: Offline = False) -> None:
+    """What is on a board, and whether it is what headquarters has; the board runs on afterwards."""
+    with _told("inspect") as (screen, answer):
+        told = sites.load(_options.home, site)
+        where = steps.find(screen, port)
+        with _used_up(where) as board:
+            facts = board.facts()
+            have = board.hashes(bundle.FOLDER) | board.hashes(bundle.MAIN)
+            wanted = bundle.build(PROJECT, steps.board_name(told, facts))
+            console = board.restart()
+        console.close()
+        matches = {path: steps.digest(octets) for path, octets in wanted.items()} == have
+        answer.update(asdict(facts), firmware_is_current=matches)
+        entry = None
+        if facts.identity and not offline:
+            with _headquarters(told, _vault()) as headquarters:
+                entry = headquarters.entry(facts.identity)
+        answer["registry"] = asdict(entry) if entry else None
+        verdict = _verdict(facts.identity, facts.point, entry, offline=offline)
+        answer["verdict"] = verdict
+        for name, text in (
+            ("board", f"{facts.chip} {facts.mac}, {facts.machine}"),
+            ("MicroPython", facts.micropython),
+            (
+                "firmware",
+                f"{facts.firmware or 'none'}{' (current)' if matches else ' (not the one of this laptop: update)'}",
+            ),
+            ("button", facts.identity or "none"),
+            ("pending", facts.pending or "none"),
+            ("free flash", f"{facts.free_kb} KB"),
+            ("headquarters", verdict),
+        ):
+            screen.console.print(Text(f"{name:>13}  ", style="dim") + Text(text), soft_wrap=True)
+        if entry and entry.point != facts.point:
+            raise WrongBoard(verdict)
+
+
+def _verdict(identity: str | None, point: str | None, entry: Any, *, offline: bool) -> str:
+    if identity is None:
+        return "the board is no button"
+    if offline:
+        return "not asked"
+    if entry is None:
+        return f"headquarters does not know {identity}: run `new` again, or import the request file there"
+    if entry.point != point:
+        return f"headquarters has another key for {identity}: this board is not that button"
+    return f"{entry.state}, {entry.entrance_name}, {entry.site_name}"
+
+
+@app.command()
+def update(site: SiteId, port: PortPath = None, offline: Offline = False) -> None:
+    """Bring a button's firmware to this laptop's version; identity, settings and unsent alarms stay."""
+    with _told("update") as (screen, answer):
+        told = sites.load(_options.home, site)
+        where = steps.find(screen, port)
+        with _used_up(where) as board:
+            facts = board.facts()
+            with screen.step("firmware", "Loading the firmware") as now:
+                synced = bundle.sync(board, bundle.build(PROJECT, steps.board_name(told, facts)), screen.progress)
+                now.text = f"{len(synced.sent)} files sent, {len(synced.kept)} kept, {len(synced.removed)} removed"
+                now.outcome = "done" if synced.sent or synced.removed else "kept"
+            console = board.restart()
+        with console:
+            if facts.identity:
+                selftest.starts(console, screen, offline=offline)
+        answer.update({"device": facts.identity, "sent": synced.sent, "removed": synced.removed})
+        _log().append("update", facts.mac, device=facts.identity or "", sent=len(synced.sent))
+
+
+@app.command("test")
+def prove(port: PortPath = None, offline: Offline = False) -> None:
+    """Have a button prove itself again: contacts, network, a test alarm to headquarters and back, a power cut."""
+    with _told("test") as (screen, answer):
+        where = steps.find(screen, port)
+        with _used_up(where) as board:
+            facts = board.facts()
+            if facts.identity is None:
+                raise WrongBoard("This board is no button yet: `tocsin provision new` makes it one.")
+            console = board.restart(steps.BENCH_MARK)
+        try:
+            proved = selftest.prove(console, screen, offline=offline)
+        except BaseException:
+            steps.end_tests(console)
+            raise
+        console.close()
+        answer.update({"device": facts.identity, "test_alarm": "hq" if proved.stage > 1 else "gateway"})
+        _log().append("test", facts.mac, device=facts.identity, stage=proved.stage)
+
+
+@app.command()
+def retire(
+    site: SiteId,
+    device: Annotated[str | None, typer.Option("--id", help="The button; or --port, and the board tells.")] = None,
+    port: PortPath = None,
+    reason: Annotated[str, typer.Option(help="Why, for headquarters' record.")] = "retired by the technician",
+) -> None:
+    """End a button's life: headquarters refuses it, its certificate is revoked, and its board (if here) is erased."""
+    with _told("retire") as (screen, answer):
+        told = sites.load(_options.home, site)
+        if device is None and port is None:
+            raise SetupFault("Say which button: --id NAME, or --port with its board plugged in.")
+        with contextlib.ExitStack() as stack:
+            board = stack.enter_context(_used_up(port)) if port else None
+            facts = board.facts() if board else None
+            on_board = facts.identity if facts else None
+            if device and on_board and device != on_board:
+                raise WrongBoard(f"The board at {port} is {on_board}, not {device}: nothing was done.")
+            name = device or on_board
+            if name is None:
+                raise WrongBoard(f"The board at {port} is no button: there is nothing to retire.")
+            with _bench(told) as bench:
+                with screen.step("retire", f"Retiring {name}") as now:
+                    steps.retire(bench, told, name, reason, screen)
+                    now.text = f"{name}: headquarters refuses it, and its certificate is revoked"
+                if board:
+                    with screen.step("erase", "Erasing the board") as now:
+                        board.run("from firmware import enrolment\nenrolment.erase()", steps.KEY_S)
+                        now.text = "no identity is left on the board"
+                    board.close()
+                bench.log.append("retire", facts.mac if facts else "", device=name, reason=reason)
+        answer["device"] = name
+
+
+@app.command()
+def token(site: SiteId) -> None:
+    """Keep the token that headquarters gave you (it is read from the terminal or standard input, and tried)."""
+    with _told("token") as (screen, answer):
+        told = sites.load(_options.home, site)
+        secret = _secret("Token").strip()
+        with Headquarters(told.hq.url, secret, told.hq.ca) as headquarters:
+            facts = headquarters.facts()
+        sites.save(_options.home, told.with_headquarters(facts.station, facts.message_key))
+        kept = _vault()
+        kept.put(vault.technician_token(told.hq.url), secret)
+        answer["headquarters"] = facts.station
+        screen.console.print(f"The token opens {facts.name} ({facts.station}); it is kept in {kept.place}.")
+
+
+@app.command()
+def wifi(
+    site: SiteId,
+    network: Annotated[str, typer.Option("--network", help="The network's name (SSID).")],
+    push: Annotated[
+        bool, typer.Option("--push", help="Also send it to every button of the site, over the air.")
+    ] = False,
+) -> None:
+    """Keep a Wi-Fi network's password once; with --push it reaches the buttons, which keep the old one until it works."""
+    with _told("wifi") as (screen, answer):
+        told = sites.load(_options.home, site)
+        password = _secret(f"Password of {network}", twice=True)
+        kept = _vault()
+        kept.put(vault.wifi_password(network, site), password)
+        others = tuple(name for name in told.wifi if name != network)
+        told = told.model_copy(update={"wifi": (network, *others)[:4]})
+        sites.save(_options.home, told)
+        answer.update({"network": network, "sent_to": [], "failed": {}})
+        if not push:
+            screen.console.print(
+                f"Kept in {kept.place}. Buttons made from now on get it; --push sends it to the others."
+            )
+            return
+        with _headquarters(told, kept) as headquarters:
+            for entry in headquarters.entries(site):
+                if entry.state != "enrolled" or entry.kind != "button":
+                    continue
+                with screen.step(entry.id, "Sending the network") as now:
+                    try:
+                        headquarters.change_network(entry.id, network, password)
+                    except HeadquartersUnreachable:
+                        raise
+                    except ProvisioningError as error:
+                        now.outcome, now.text = "failed", str(error)
+                        answer["failed"][entry.id] = str(error)
+                    else:
+                        now.text = "on its way; the button keeps the old network until the new one works"
+                        answer["sent_to"].append(entry.id)
+        if answer["failed"]:
+            raise HeadquartersRefused(
+                f"Not sent to {', '.join(answer['failed'])}: {next(iter(answer['failed'].values()))}"
+            )
+
+
+# ------------------------------------------------------------------------------------------------ authority
+
+
+@ca.command("init")
+def ca_init(
+    name: Annotated[str, typer.Option(help="The authority's name, in its certificate.")] = "Tocsin authority",
+) -> None:
+    """Make the authority. Keep a copy of its folder and passphrase in a safe."""
+    with _told("ca init") as (screen, answer):
+        kept = _vault()
+        passphrase = _secret("New passphrase of the authority", twice=True)
+        made = AuthorityFolder.create(_options.home / AUTHORITY, passphrase, name)
+        kept.put(vault.authority_passphrase(AUTHORITY), passphrase)
+        _log().append("ca init", "", name=name)
+        answer["certificate"] = str(made.path / "ca.pem")
+        screen.console.print(f"{made.path / 'ca.pem'}: give this file to every station as its identity/ca.pem.")
+
+
+@ca.command("rotate")
+def ca_rotate() -> None:
+    """Make the authority's successor. Old buttons go on working; stations need the new bundle first."""
+    with _told("ca rotate") as (screen, answer):
+        authority = _authority(_vault())
+        authority.rotate()
+        _log().append("ca rotate", "")
+        answer["bundle"] = str(authority.path / "ca.pem")
+        screen.console.print(
+            f"Before the next button: give {authority.path / 'ca.pem'} and the revocation list to every station, then a "
+            "new certificate (`ca issue`). Buttons on walls keep trusting the old authority, which stays in the bundle."
+        )
+
+
+@ca.command("issue")
+def ca_issue(
+    station: Annotated[str, typer.Argument(help="The station's id.")],
+    folder: Annotated[Path, typer.Option("--to", help="Where its key.pem, cert.pem and ca.pem go.")],
+) -> None:
+    """Make the identity of a station: gateway or headquarters."""
+    with _told("ca issue") as (screen, answer):
+        _authority(_vault()).issue(station, server=True).write_pem(folder)
+        _log().append("ca issue", "", station=station)
+        answer["folder"] = str(folder)
+        screen.console.print(f"{folder}: the identity of {station}. Carry it there on something that you can erase.")
+
+
+@ca.command("revoke")
+def ca_revoke(
+    device: Annotated[str, typer.Argument(help="The button or station whose certificates are taken back.")],
+    site: SiteId,
+    reason: Annotated[str, typer.Option(help="Why.")] = "",
+) -> None:
+    """Take an identity's certificates back, and send the list to headquarters and the site's stations."""
+    with _told("ca revoke") as (screen, answer), _bench(sites.load(_options.home, site)) as bench:
+        bench.authority.revoke(device, reason)
+        steps.send_revocations(bench, sites.load(_options.home, site), screen)
+        bench.log.append("ca revoke", "", device=device, reason=reason)
+        answer["device"] = device
+        screen.console.print(f"The certificates of {device} are revoked.")
+
+
+@ca.command("publish")
+def ca_publish(site: SiteId) -> None:
+    """Send the revocation list again, to stations that could not be reached."""
+    with _told("ca publish") as (screen, _), _bench(sites.load(_options.home, site)) as bench:
+        steps.send_revocations(bench, sites.load(_options.home, site), screen)
+
+
+# ------------------------------------------------------------------------------------------------ sites, log, images
+
+
+@site_app.command("new")
+def site_new(site_id: Annotated[str, typer.Argument(help="Such as khi-cn.")]) -> None:
+    """Write a site's file, with an explanation of each key, for you to fill in."""
+    with _told("site new") as (screen, answer):
+        path = sites.begin(_options.home, site_id)
+        answer["file"] = str(path)
+        screen.console.print(f"{path}: fill it in, then `tocsin provision site check {site_id}`.")
+
+
+@site_app.command("check")
+def site_check(site_id: Annotated[str, typer.Argument()]) -> None:
+    """Say what is wrong with a site's file, each mistake with its line."""
+    with _told("site check") as (screen, answer):
+        told = sites.load(_options.home, site_id)
+        answer["entrances"] = [entrance.id for entrance in told.entrances]
+        screen.console.print(f"{told.name}: in order, {len(told.entrances)} entrances, headquarters {told.hq.url}")
+
+
+@site_app.command("list")
+def site_list() -> None:
+    """The sites that are set up on this laptop."""
+    with _told("site list") as (screen, answer):
+        answer["sites"] = sites.listed(_options.home)
+        screen.console.print("\n".join(answer["sites"]) or "None yet: `tocsin provision site new ID`.")
+
+
+@log_app.command("verify")
+def log_verify() -> None:
+    """Whether the log is whole: nothing altered, removed or reordered."""
+    with _told("log verify") as (screen, answer):
+        verdict = _log().verify()
+        answer.update(asdict(verdict))
+        if not verdict.is_whole:
+            raise SetupFault(str(verdict))
+        screen.console.print(str(verdict))
+
+
+@log_app.command("show")
+def log_show() -> None:
+    """Everything that was done at this bench."""
+    with _told("log show") as (screen, answer):
+        answer["entries"] = _log().entries()
+        for entry in answer["entries"]:
+            more = ", ".join(
+                f"{key} {entry[key]}" for key in ("device", "site", "entrance", "reason") if entry.get(key)
+            )
+            screen.console.print(
+                f"{entry['at']}  {entry['who']}  {entry['did']}  {entry['board']}  {more}", soft_wrap=True
+            )
+
+
+@app.command("image")
+def factory_image(
+    target: Annotated[Path, typer.Argument(help="The file to write; a sheet with hashes goes beside it.")],
+    base: Annotated[
+        Path | None, typer.Option("--image", help="The MicroPython image to build on; by default the one kept.")
+    ] = None,
+    board: Annotated[str, typer.Option(help="A module of firmware/boards.")] = "olimex_esp32_poe_iso",
+) -> None:
+    """Build a factory image without any identity: MicroPython and firmware, to be flashed elsewhere."""
+    with _told("image") as (screen, answer):
+        image = images.find(base)
+        with screen.step("image", "Building and reading back") as now:
+            made = factory.build(image, bundle.build(PROJECT, board))
+            sheet = factory.save(made, target)
+            now.text = f"{target}, {len(made.image)} bytes, to be written at {made.offset:#x}; {sheet}"
+        answer.update(files=[str(target), str(sheet)], **made.sheet)
+
+
+@app.command("lock")
+def lock_(
+    site: SiteId,
+    device: Annotated[str | None, typer.Option("--id", help="The button; a locked board can't be asked.")] = None,
+    port: PortPath = None,
+    signed: Annotated[
+        Path | None, typer.Option("--signed", help="The signed image that is on the board; without it, only the plan.")
+    ] = None,
+    public_key: Annotated[Path | None, typer.Option("--public-key", help="The public key it was signed for.")] = None,
+    burn: Annotated[bool, typer.Option("--burn", help="Really burn. It can't be undone.")] = False,
+    virtual: Annotated[
+        Path | None, typer.Option("--virtual", help="A file that plays the chip's eFuses, to try this out.")
+    ] = None,
+) -> None:
+    """Flash encryption, secure boot v2, no UART download, no REPL: shows each eFuse, and burns only with --burn."""
+    with _told("lock") as (screen, answer):
+        if (signed is None) != (public_key is None):
+            raise SetupFault("Give --signed and --public-key together: one is checked with the other.")
+        where = "" if virtual else steps.find(screen, port)
+        proven = _proven(sites.load(_options.home, site), device) if device else None
+        image = lock.signed_image(signed, public_key) if signed and public_key else None
+        typed = ""
+        if burn:
+            typed = _secret(f"Type the id of the button to burn its eFuses for ever ({proven.id if proven else '?'})")
+        outcome = lock.lock(lock.Reach(port=where, virtual=virtual), proven, image, burn=burn, typed=typed)
+        answer.update(asdict(outcome))
+        table = Table(title=f"Stage: {outcome.plan.stage}{'' if outcome.burned else ' (nothing was burned)'}")
+        for name in ("eFuse", "now", "then", "meaning", "can be undone"):
+            table.add_column(name)
+        for one in (*outcome.plan.burns, *outcome.plan.by_itself):
+            table.add_row(one.name, one.now, one.then, one.meaning, "no" if one.irreversible else "yes")
+        screen.console.print(table)
+        for refusal in outcome.plan.refusals:
+            screen.console.print(Text(f" ✗ {refusal}", style="yellow"), soft_wrap=True)
+        for warning in outcome.warnings:
+            screen.warn(warning)
+
+
+def _proven(site: Site, device: str) -> lock.Proven | None:
+    """A button as headquarters has it; `lock` compares its MAC with the one that the chip shows."""
+    with _headquarters(site, _vault()) as headquarters:
+        entry = headquarters.entry(device)
+    return lock.Proven(entry.id, entry.mac, entry.state == "enrolled") if entry else None
+
+
+@app.command()
+def pin(
+    image: Annotated[Path, typer.Argument(help="The image's file.")],
+    sha256: Annotated[str, typer.Option("--sha256", help="What its publisher says, compared by you.")],
+    name: Annotated[str, typer.Option(help="The publisher's name of the board.")] = "ESP32_GENERIC",
+) -> None:
+    """Trust a MicroPython image from now on."""
+    with _told("pin") as (screen, answer):
+        pinned = images.pin(image, sha256, name)
+        answer.update(asdict(pinned))
+        screen.console.print(f"{pinned.name} {pinned.micropython} is pinned.")
+
+
+def main() -> None:
+    """`python -m provisioning.cli`: the same as `tocsin provision`."""
+    app(prog_name="tocsin provision")
+
+
+if __name__ == "__main__":
+    main()
