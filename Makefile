@@ -33,7 +33,7 @@ format: setup-test ## put the code into the house style
 	@$(RUN) -m ruff check --fix .
 
 bench: setup-test ## measure, and write docs/benchmarks.md
-	@exec $(RUN) -m tests.bench
+	@exec $(RUN) -m tests.bench $(ARGS)
 
 screenshots: setup-test ## make the README's pictures again
 	@exec $(RUN) -m tests.browser.screenshots

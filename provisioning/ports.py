@@ -21,7 +21,7 @@ from provisioning.errors import BoardLost, BoardNotFound, PortFault, Provisionin
 BAUD = 115200
 READ_S = 0.05  # the longest that one read waits; every deadline above it is a sum of such reads
 WRITE_S = 2.0  # the longest that one write of a few hundred octets may take
-LET_GO_S = 1.0  # for programs that only look at every new port for a moment
+LET_GO_S = 2.0  # for programs that only look at every new port for a moment
 _PROC = Path("/proc")
 
 NOTHING_APPEARS = (

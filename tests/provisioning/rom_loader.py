@@ -368,6 +368,7 @@ class PtyBoard:
         os.close(self.woken)
         self.thread.join(5)
         os.close(self.waker)
+        os.close(self.far_end)  # until now its number is nobody else's: esptool goes on looking for an unplugged port
 
     def serve(self):
         import select
@@ -377,5 +378,4 @@ class PtyBoard:
                 out = self.device.feed(os.read(self.master, 65536))
                 while out:
                     out = out[os.write(self.master, out) :]
-        os.close(self.far_end)
         os.close(self.master)
