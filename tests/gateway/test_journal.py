@@ -144,3 +144,22 @@ def test_forgotten_tests_push_no_alarm_off_the_list(journal: Journal) -> None:
     opened = Reception(station).open_incidents()
     assert [incident.id for incident in opened if not incident.is_test] == [first]
     assert len(opened) == 1 + MOST_TESTS
+
+
+def test_a_station_whose_journal_fails_in_any_way_ends_loudly(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from gateway.journal import Journal
+        journal = Journal(Path(sys.argv[1]), [])
+        journal.start()
+        journal.later(lambda connection: connection.exec_driver_sql("SELECT ?", (2**70,)))
+        time.sleep(20)
+        """
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "station.db")], cwd=PROJECT, capture_output=True, timeout=15
+    )
+    assert ended.returncode == 74
+    assert b"OverflowError" in ended.stderr
