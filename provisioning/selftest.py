@@ -154,7 +154,8 @@ def _pressed(console: Console, teller: Teller, *, offline: bool) -> tuple[tuple[
         least = 1 if offline else 2
         stage = int(console.wait_for(_receipt(alarm, least), RECEIPT_S, _receipt_of(least), since)["stage"])
         light = {"at_gateway"} if offline else _GREEN
-        console.wait_for(lambda said: said.get("light") in light, RECEIPT_S, "The green light", since)
+        shown = _last(console, "light")  # a light that a quick receipt found green already is not told of again
+        console.wait_for(lambda said: said.get("light") in light, RECEIPT_S, "The green light", shown)
         if console_is_pressed(console):
             teller.ask("Reset the button, if it latches.")
             console.wait_for(_released, PERSON_S, "The release of the button", since)
@@ -162,6 +163,11 @@ def _pressed(console: Console, teller: Teller, *, offline: bool) -> tuple[tuple[
             "the gateway has it; headquarters does not know this button yet" if offline else "headquarters has it"
         )
         return alarm, stage
+
+
+def _last(console: Console, word: str) -> int:
+    """Where in what was said the word stands last; the end of it where it does not stand."""
+    return max((at for at, said in enumerate(console.said) if word in said), default=len(console.said))
 
 
 def console_is_pressed(console: Console) -> bool:
