@@ -26,7 +26,9 @@ from gateway.registry import password_hash
 from provisioning.pki import Authority, Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection
 
 PROJECT = Path(__file__).resolve().parents[1]
 HQ = "hq"
@@ -38,9 +40,34 @@ PLACES = {
 }
 SITE_NAME = ("clifton", "Consulate, Clifton", "قونصل خانہ، کلفٹن")
 ADDRESS = "Plot 20, Block 4, Clifton"
-PHONE = "021 5550 123"
+ADDRESS_UR = "پلاٹ 20، بلاک 4، کلفٹن"
+CONTACTS = (
+    {"name": "Rabia Aslam", "role": "Head of security", "phone": "021 5550 123"},
+    {"name": "Guard room", "role": "Day and night", "phone": "021 5550 124"},
+)
+PLAN = """Come from Khayaban-e-Saadi: the other street is closed by bollards.
+Keys of the main gate: guard room, left of the turnstile. Two dogs in the yard after 20:00; ask the guard to tie them.
+Ask for Rabia Aslam. Do not enter the visa hall before she says so."""
+PLAN_UR = """خیابانِ سعدی کی طرف سے آئیں: دوسری سڑک رکاوٹوں سے بند ہے۔
+صدر دروازے کی چابیاں: گارڈ روم، گھومنے والے دروازے کے بائیں۔ رات 8 بجے کے بعد صحن میں دو کتے ہوتے ہیں؛ گارڈ سے بندھوائیں۔
+رابعہ اسلم سے ملیں۔ ان کی اجازت سے پہلے ویزا ہال میں داخل نہ ہوں۔"""
 OPERATOR = "operator"
 KEPT_S = 86_400
+
+
+def _entrance(device: str) -> tuple[str, str, str]:
+    return PLACES.get(device, (device, device, ""))
+
+
+def _enter_site(connection: Connection, entrances: Sequence[Mapping[str, str]]) -> None:
+    site, name, name_ur = SITE_NAME
+    row = {"id": site, "name": name, "name_ur": name_ur, "address": ADDRESS, "address_ur": ADDRESS_UR, "plan": PLAN}
+    where = {"plan_ur": PLAN_UR, "latitude": 24.81331, "longitude": 67.03054}
+    connection.execute(insert(schema.sites).values(**row, **where))
+    for number, contact in enumerate(CONTACTS):
+        connection.execute(insert(schema.contacts).values(site=site, number=number, **contact))
+    for entrance in entrances:
+        connection.execute(insert(schema.entrances).values(site=site, **entrance))
 
 
 def micropython() -> str:
@@ -188,27 +215,12 @@ class World:
         return Button(device, folder, PROJECT, micropython())
 
     def _enrol(self) -> None:
-        site, site_name, site_name_ur = SITE_NAME
-        common = {
-            "site": site,
-            "site_name": site_name,
-            "site_name_ur": site_name_ur,
-            "address": ADDRESS,
-            "phone": PHONE,
-        }
-        rows = [{"id": SITE, "kind": "station", "entrance": "", "entrance_name": "", "entrance_name_ur": "", **common}]
-        for device in self.buttons:
-            entrance, name, name_ur = PLACES.get(device, (device, device, ""))
-            rows.append(
-                {
-                    "id": device,
-                    "kind": "button",
-                    "entrance": entrance,
-                    "entrance_name": name,
-                    "entrance_name_ur": name_ur,
-                    **common,
-                }
-            )
+        rows = [{"id": SITE, "kind": "station", "site": SITE_NAME[0], "entrance": ""}]
+        rows += [
+            {"id": device, "kind": "button", "site": SITE_NAME[0], "entrance": _entrance(device)[0]}
+            for device in self.buttons
+        ]
+        entrances = [dict(zip(("id", "name", "name_ur"), _entrance(device), strict=True)) for device in self.buttons]
         person = {
             "name": OPERATOR,
             "full_name": "Duty operator",
@@ -220,6 +232,7 @@ class World:
             mine = [{**row, "point": points[row["id"]]} for row in rows if row["id"] != station]
             journal = Journal(self.folder / station / "state" / "station.db", [])
             journal.start()
+            journal.now(lambda connection: _enter_site(connection, entrances))
             if mine:
                 journal.now(lambda connection, mine=mine: connection.execute(insert(schema.children), mine) and None)  # type: ignore[misc]
             journal.now(lambda connection: connection.execute(insert(schema.people), [person]) and None)
@@ -232,9 +245,7 @@ class World:
             "kind": "button",
             "point": keys.point(self.identities[device].certificate.public_key()),
             "site": SITE_NAME[0],
-            "site_name": SITE_NAME[1],
             "entrance": device,
-            "entrance_name": device,
         }
         journal = Journal(self.folder / HQ / "state" / "station.db", [])
         journal.start()

@@ -15,12 +15,12 @@ from sqlalchemy.dialects.sqlite import insert
 
 from firmware.wire import is_id
 from gateway import broker as broker_room
-from gateway import enrolment, entries, keys, schema, technicians
-from gateway.journal import Journal
+from gateway import enrolment, keys, schema, shell, site_cli, technicians
 from gateway.registry import password_hash
 from gateway.settings import Settings, SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, help="Run and look after a Tocsin station.")
+app.add_typer(site_cli.app, name="site")
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -112,21 +112,25 @@ def enrol(
         raise _fail(str(error)) from error
     if found.subject.rfc4514_string() != f"CN={child}":
         raise _fail(f"{certificate}: is for {found.subject.rfc4514_string()}, not for {child}")
-    row = {
-        "id": child,
-        "kind": kind,
-        "point": point,
-        "site": site,
+    for option, place in (("--site", site), ("--entrance", entrance)):
+        if place and not is_id(place):
+            raise _fail(f"{option} must be 1 to 64 of a-z, 0-9, '-' and '.', starting with a letter or digit")
+    if not entrance and (entrance_name or entrance_name_ur):
+        raise _fail("the entrance's name needs its short name too: --entrance")
+    if not site and (entrance or site_name or site_name_ur or address or phone):
+        raise _fail("a place needs its site's short name too: --site")
+    row = {"id": child, "kind": kind, "point": point, "site": site, "entrance": entrance}
+    names = {
         "site_name": site_name,
         "site_name_ur": site_name_ur,
-        "entrance": entrance,
         "entrance_name": entrance_name,
         "entrance_name_ur": entrance_name_ur,
         "address": address,
         "phone": phone,
     }
     try:
-        _do(settings, lambda connection: entries.enter(connection, row))
+        with shell.registrar(settings) as registrar:
+            registrar.enter(row, names, shell.user())
     except enrolment.RegistryRefusedError as refusal:
         raise _fail(str(refusal)) from refusal
     typer.echo(f"{child} is enrolled at {settings.station}")
@@ -163,11 +167,6 @@ def import_request(
     config: Config, file: Annotated[Path, typer.Argument(help="What `tocsin provision` wrote without a connection.")]
 ) -> None:
     """Enrol a button that was set up without a connection to headquarters. A running station notices."""
-    from gateway.exchange import Exchange
-    from gateway.notice import NoticeBoard
-    from gateway.refusals import Refusals
-    from gateway.registrar import Registrar
-    from gateway.registry import Registry
     from provisioning import request
     from provisioning.errors import SetupFault
 
@@ -175,18 +174,8 @@ def import_request(
     try:
         asked = request.read(file.read_bytes(), keys.certificates(settings.identity / "ca.pem"))
         child, wanted = enrolment.from_request(asked.body)
-        journal = Journal(settings.database, [parent.id for parent in settings.parents])
-        boot = journal.next_boot()  # what is journaled here has an identity apart from the running station's
-        journal.start()
-        registry = Registry(journal.readers, settings.station, None)
-        exchange = Exchange(settings, journal, registry, Refusals(), NoticeBoard(), boot)
-        try:
-            made, is_new = Registrar(settings, journal, registry, exchange).enrol(
-                child, wanted, asked.technician, asked.expires_at_ms
-            )
-        finally:
-            registry.close()
-            journal.stop()
+        with shell.registrar(settings) as registrar:
+            made, is_new = registrar.enrol(child, wanted, asked.technician, asked.expires_at_ms)
     except OSError as error:
         raise _fail(f"{file}: can't be read: {error.strerror}") from error
     except (SetupFault, enrolment.RegistryRefusedError, keys.KeyFileError) as refusal:
@@ -201,12 +190,14 @@ def person(
     config: Config,
     name: Annotated[str, typer.Argument(help="What they sign in with.")],
     full_name: Annotated[str, typer.Option(help="As it is shown.")] = "",
-    role: Annotated[str, typer.Option(help="operator: works alarms; viewer: only sees")] = "operator",
+    role: Annotated[
+        str, typer.Option(help="operator: works alarms; administrator: changes sites too; viewer: only sees")
+    ] = "operator",
 ) -> None:
     """Add a person who may sign in, or give them a new password, which is read from standard input."""
     settings = _settings(config)
-    if role not in {"operator", "viewer"}:
-        raise _fail("--role is operator or viewer")
+    if role not in {"operator", "administrator", "viewer"}:
+        raise _fail("--role is operator, administrator or viewer")
     if sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
     else:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.enrolment import Enrolment
+from gateway.sites import Entrance, Site, SiteChange
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gateway.enrolment import Registrar
 
@@ -70,7 +73,8 @@ class Place:
     entrance_name: str
     entrance_name_ur: str
     address: str = ""
-    phone: str = ""
+    phone: str = ""  # of the first contact
+    address_ur: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ class Incident:
     state: State
     steps: tuple[Step, ...] = ()
     outcome: Outcome | None = None
+    site: Site | None = None  # as it is now; None: not entered
 
     @property
     def is_test(self) -> bool:
@@ -142,6 +147,17 @@ class Happening:
     detail: str
     happened_at_ms: int
     received_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntrancePast:
+    """Everything that an entrance had and that happened there, whichever button it was; newest first."""
+
+    site: Site
+    entrance: Entrance
+    buttons: tuple[Enrolment, ...]
+    incidents: tuple[Incident, ...]
+    happenings: tuple[Happening, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +211,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Somebody who can sign in. `role`: "operator" works alarms, "viewer" only sees."""
+    """Somebody who can sign in. `role`: "operator" works alarms, "administrator" changes sites too, "viewer" only sees."""
 
     name: str
     full_name: str
@@ -266,6 +282,24 @@ class Desk(Protocol):
 
     def commands(self, child: str) -> Sequence[Command]:
         """The commands that were given to a button, newest first. Raises KeyError."""
+
+    def sites(self) -> Sequence[Site]:
+        """Every site, by id."""
+
+    def site_changes(self, site: str) -> Sequence[SiteChange]:
+        """Who changed what of a site, newest first."""
+
+    def change_site(self, site: str, fields: Mapping[str, str], by: str, seen: int | None = None) -> Site:
+        """Gives fields of a site, which may be new, other texts; durable when this returns. Raises RegistryRefusedError.
+
+        seen: the number of the last change that the person knew of; a later one of somebody else is not overwritten.
+        """
+
+    def undo_site(self, site: str, number: int, by: str) -> Site:
+        """Takes a change back, by another. Raises RegistryRefusedError."""
+
+    def entrance_past(self, site: str, entrance: str) -> EntrancePast | None:
+        """What an entrance had and what happened there; None: there is no such entrance."""
 
     def health(self) -> Health:
         """The station's own state."""

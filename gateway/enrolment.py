@@ -113,13 +113,8 @@ class NewButton(BaseModel):
     replaces: Id | None = None
 
     @property
-    def place(self) -> dict[str, str]:
-        """The columns of its place."""
-        return {**self.names, "site": self.site, "entrance": self.entrance}
-
-    @property
     def names(self) -> dict[str, str]:
-        """What may change about the place of a button that is in use."""
+        """What it says of its site and entrance; empty: nothing."""
         names = "site_name", "site_name_ur", "entrance_name", "entrance_name_ur", "address", "phone"
         return {name: getattr(self, name) for name in names}
 

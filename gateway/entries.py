@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from firmware import wire
-from gateway import schema
+from gateway import schema, sitebook
 from gateway.enrolment import (
     Enrolment,
     Move,
@@ -30,21 +30,33 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, RowMapping
 
     from gateway.enrolment import NewButton
+    from gateway.sitebook import Told
 
 LONGEST_DETAIL = 500  # bytes: an event is an envelope of 1,024 at most
-
-Told = tuple[int, str, str]
-"""An event to journal: code, subject, detail."""
 
 _E, _C = schema.enrolments.c, schema.children.c
 _LIFE = ("mac", "by", "replaces", "enrolled_at_ms", "expires_at_ms", "retired_at_ms", "why")
 _CHILD = (
     "id", "kind", "site", "site_name", "site_name_ur", "entrance", "entrance_name", "entrance_name_ur", "address", "phone",
 )  # fmt: skip
-EVERYONE = select(schema.children, _E.state, *(_E[name] for name in _LIFE)).join_from(
-    schema.children, schema.enrolments, _E.id == _C.id, isouter=True
+_SITE, _ENTRANCE = schema.sites.c, schema.entrances.c
+_FIRST = schema.contacts.alias("first_contact")
+_PLACE = (
+    func.coalesce(_SITE.name, "").label("site_name"),
+    func.coalesce(_SITE.name_ur, "").label("site_name_ur"),
+    func.coalesce(_ENTRANCE.name, "").label("entrance_name"),
+    func.coalesce(_ENTRANCE.name_ur, "").label("entrance_name_ur"),
+    func.coalesce(_SITE.address, "").label("address"),
+    func.coalesce(_SITE.address_ur, "").label("address_ur"),
+    func.coalesce(_FIRST.c.phone, "").label("phone"),
 )
-"""Every child with what is known of its enrolment; nulls where an administrator enrolled it from a shell."""
+EVERYONE = select(schema.children, *_PLACE, _E.state, *(_E[name] for name in _LIFE)).select_from(
+    schema.children.join(schema.enrolments, _E.id == _C.id, isouter=True)
+    .join(schema.sites, _SITE.id == _C.site, isouter=True)
+    .join(schema.entrances, (_ENTRANCE.site == _C.site) & (_ENTRANCE.id == _C.entrance), isouter=True)
+    .join(_FIRST, (_FIRST.c.site == _C.site) & (_FIRST.c.number == 0), isouter=True)
+)
+"""Every child with its place and what is known of its enrolment; nulls where an administrator enrolled it from a shell."""
 
 
 def standing(row: RowMapping) -> Standing:
@@ -73,7 +85,7 @@ def _entry(row: RowMapping) -> Enrolment:
 
 
 def enrol(
-    connection: Connection, child: str, wanted: NewButton, point: bytes, *, by: str, until_ms: int
+    connection: Connection, child: str, wanted: NewButton, point: bytes, *, by: str, now_ms: int, until_ms: int
 ) -> tuple[tuple[Enrolment, bool], list[Told]]:
     """Makes a pending entry that ends at `until_ms`, or brings the one that is there up to date. True: it is new."""
     known = entry(connection, child)
@@ -82,21 +94,20 @@ def enrol(
         replaced = entry(connection, wanted.replaces)
         if replaced is None or replaced.kind != "button":
             raise UnfitError(f"{wanted.replaces}, which {child} should replace, is no button of this registry")
+    author = sitebook.Author(by, official=False, at_ms=now_ms)
+    told: list[Told] = sitebook.settle(connection, wanted.site, wanted.entrance, wanted.names, author)
     if known and move is Move.KEEP:
-        changes = {name: text for name, text in wanted.names.items() if text and text != getattr(known, name)}
-        if changes:
-            connection.execute(schema.children.update().where(_C.id == child).values(changes))
-        told = [(wire.ENROLLED, child, detail(f"by {by}", f"changed: {', '.join(sorted(changes))}"))] if changes else []
         return (_there(connection, child), False), told
-    _put(connection, schema.children, {"id": child, "kind": "button", "point": point, **wanted.place})
+    where = {"site": wanted.site, "entrance": wanted.entrance}
+    _put(connection, schema.children, {"id": child, "kind": "button", "point": point, **where})
     life = {"state": Standing.PENDING.value, "mac": wanted.mac, "by": by, "replaces": wanted.replaces}
     _put(connection, schema.enrolments, {"id": child, **life, "expires_at_ms": until_ms})
     made = _there(connection, child)
     if known and (known.point, known.by, known.mac, known.replaces) == (made.point, by, made.mac, made.replaces):
-        return (made, False), []
+        return (made, False), told
     replacing = f"replaces {wanted.replaces}" if wanted.replaces else ""
     words = detail(f"by {by}", f"board {wanted.mac}" if wanted.mac else "", replacing, f"until {moment(until_ms)}")
-    return (made, move is Move.ENTER), [(wire.ENROLMENT_BEGUN, child, words)]
+    return (made, move is Move.ENTER), [*told, (wire.ENROLMENT_BEGUN, child, words)]
 
 
 def confirm(connection: Connection, child: str, now_ms: int) -> tuple[None, list[Told]]:
@@ -144,7 +155,7 @@ def expire(
     if names:
         connection.execute(delete(schema.enrolments).where(_E.id.in_(names)))
         connection.execute(delete(schema.children).where(_C.id.in_(names)))
-    told = [
+    told: list[Told] = [
         (wire.ENROLMENT_EXPIRED, row.id, detail(f"begun by {row.by}", f"board {row.mac}" if row.mac else ""))
         for row in rows
     ]
@@ -161,8 +172,13 @@ def extend(connection: Connection, until_ms: int) -> tuple[None, list[Told]]:
     return None, []
 
 
-def enter(connection: Connection, row: Mapping[str, Any]) -> None:
-    """An administrator's entry: enrolled at once. Raises RegistryRefusedError for an id that is retired."""
+def enter(
+    connection: Connection, row: Mapping[str, Any], names: Mapping[str, str], *, by: str, now_ms: int
+) -> tuple[None, list[Told]]:
+    """An administrator's entry: enrolled at once. Raises RegistryRefusedError for an id that is retired.
+
+    row: id, kind, point, site, entrance. names: of its place, as `sitebook.settle` takes them.
+    """
     known = entry(connection, str(row["id"]))
     if known and known.state is Standing.RETIRED:
         raise RegistryRefusedError(f"{known.id} {retired_on(known.retired_at_ms)}, and ids are never used twice")
@@ -171,10 +187,13 @@ def enter(connection: Connection, row: Mapping[str, Any]) -> None:
         raise RegistryRefusedError(
             f"{row['id']} is enrolled with another key, and ids are never used twice: give the new one a new id"
         )
+    author = sitebook.Author(by, official=True, at_ms=now_ms)
+    told = sitebook.settle(connection, row["site"], row["entrance"], names, author)
     _put(connection, schema.children, row)
     connection.execute(
         schema.enrolments.update().where(_E.id == row["id"]).values(state=Standing.ENROLLED.value, expires_at_ms=None)
     )
+    return None, told
 
 
 def _there(connection: Connection, child: str) -> Enrolment:

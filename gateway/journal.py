@@ -21,6 +21,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from firmware import wire
 from gateway import schema
 from gateway.desk import State, StepRefusedError
+from gateway.resettling import resettle
 from gateway.vocabulary import CAUSES, HOWS, STAGES, STATES
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Journal:
         self.readers = schema.open_database(database, writes=False)
         with self._writer.begin() as connection:
             schema.metadata.create_all(connection)
+            resettle(connection)
         self._alarms: deque[_Job] = deque()
         self._others: deque[_Job] = deque()
         self._waiting = threading.Condition()
@@ -103,6 +105,10 @@ class Journal:
             self._stopping = True
             self._waiting.notify()
         self._thread.join(10)
+        self.close()
+
+    def close(self) -> None:
+        """Closes the database of a journal that was never started."""
         self._writer.dispose()
         self.readers.dispose()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from firmware import wire
-from gateway import schema
+from gateway import schema, sitebook
 from gateway.commands import NAMES
 from gateway.desk import (
     TEST_CAUSE,
@@ -16,6 +16,7 @@ from gateway.desk import (
     Child,
     Command,
     CommandRefusedError,
+    EntrancePast,
     Happening,
     Health,
     Incident,
@@ -28,10 +29,20 @@ from gateway.desk import (
 )
 from gateway.exchange import monotonic_ms, utc_ms
 from gateway.settings import VERSION
-from gateway.vocabulary import CODES, LOOPS, REFUSAL_COUNT, REFUSAL_WHY, STEP_BY, STEP_NOTE, STEP_OUTCOME
+from gateway.vocabulary import (
+    CODES,
+    LOOPS,
+    REFUSAL_COUNT,
+    REFUSAL_WHY,
+    SITE_BY,
+    SITE_FIELDS,
+    STEP_BY,
+    STEP_NOTE,
+    STEP_OUTCOME,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Row
 
@@ -39,11 +50,13 @@ if TYPE_CHECKING:
     from gateway.enrolment import Registrar
     from gateway.exchange import Report
     from gateway.registry import Enrolled
+    from gateway.sites import Site, SiteChange
     from gateway.station import Station
 
 MOST_ALARMS, MOST_TESTS = 500, 50  # on the list of open ones
 LEAST_DISK_MB = 200
 CLOCK_LIMIT_MS = 2_000
+PAST_SHOWN, PAST_SEARCHED = 200, 3_000  # of an entrance: rows shown; newest events of all looked through
 BACKLOG_LIMIT = 1_000  # writes
 WAIT_LIMIT_S = 2.0
 
@@ -118,12 +131,14 @@ class Reception:
         return [self._incident(row, [step for step in taken if step.incident == row.id]) for row in rows]
 
     def _incident(self, row: Row[Any], taken: Sequence[Row[Any]]) -> Incident:
+        place = self._of.registry.place_of(row.device)
         return Incident(
             id=row.id,
             device=row.device,
             boot=row.boot,
             seq=row.seq,
-            place=self._of.registry.place_of(row.device),
+            place=place,
+            site=self._of.registry.sites().get(place.site),
             cause=row.cause,
             how=row.how,
             pressed_at_ms=row.happened_at_ms,
@@ -249,6 +264,59 @@ class Reception:
             received_at_ms=row.received_at_ms,
         )
 
+    # ------------------------------------------------------------------------------------ sites
+
+    def sites(self) -> Sequence[Site]:
+        """Every site, by id."""
+        return tuple(self._of.registry.sites().values())
+
+    def site_changes(self, site: str) -> Sequence[SiteChange]:
+        """Who changed what of a site, newest first."""
+        with self._of.journal.readers.connect() as connection:
+            return sitebook.changes(connection, site)
+
+    def change_site(self, site: str, fields: Mapping[str, str], by: str, seen: int | None = None) -> Site:
+        """Gives fields of a site other texts."""
+        made = self._of.registrar.change_site(site, fields, by, seen)
+        self._of.notices.tell("incidents")
+        return made
+
+    def undo_site(self, site: str, number: int, by: str) -> Site:
+        """Takes a change back."""
+        made = self._of.registrar.undo_site(site, number, by)
+        self._of.notices.tell("incidents")
+        return made
+
+    def entrance_past(self, site: str, entrance: str) -> EntrancePast | None:
+        """What an entrance had and what happened there."""
+        of = self._of.registry.sites().get(site)
+        found = next((one for one in of.entrances if one.id == entrance), None) if of else None
+        if of is None or found is None:
+            return None
+        buttons = [one for one in self.registrar.entries(site) if one.entrance == entrance and one.kind == "button"]
+        names = [one.id for one in buttons]
+        return EntrancePast(
+            site=of,
+            entrance=found,
+            buttons=tuple(sorted(buttons, key=lambda one: one.enrolled_at_ms or 0, reverse=True)),
+            incidents=tuple(self._incidents(schema.incidents.c.device.in_(names), PAST_SHOWN)),
+            happenings=tuple(self._told_of(names)),
+        )
+
+    def _told_of(self, names: Sequence[str]) -> list[Happening]:
+        """What the buttons themselves told, and what stations told of them among their newest events."""
+        table = schema.journal.c
+        events = select(schema.journal).where(table.kind == wire.EVENT).order_by(table.id.desc())
+        with self._of.journal.readers.connect() as connection:
+            own = connection.execute(events.where(table.source.in_(names)).limit(PAST_SHOWN)).all()
+            newest = connection.execute(events.limit(PAST_SEARCHED)).all()
+        told = {row.id: self._happening(row) for row in own}
+        for row in newest:
+            happening = self._happening(row)
+            if happening.subject in names:
+                told[row.id] = happening
+        return [told[number] for number in sorted(told, reverse=True)][:PAST_SHOWN]
+
     # ----------------------------------------------------------------------------------- health
 
     def health(self) -> Health:
@@ -331,6 +399,10 @@ def _told(detail: object) -> str:
         return f"{detail[REFUSAL_WHY]} ({detail.get(REFUSAL_COUNT, 1)} times)"
     if isinstance(detail.get(wire.ANSWER_TEXT), str):
         return str(detail[wire.ANSWER_TEXT])
+    if SITE_FIELDS in detail:
+        said = (f"{field}: {text}" if pieces == 1 else f"{field} ({piece + 1} of {pieces}): {text}"
+                for field, text, piece, pieces in detail[SITE_FIELDS])  # fmt: skip
+        return f"by {detail[SITE_BY]}; " + " · ".join(said)
     parts = [f"by {detail[STEP_BY]}"] if STEP_BY in detail else []
     parts += [str(detail[key]) for key in (STEP_OUTCOME, STEP_NOTE) if detail.get(key)]
     return ", ".join(parts)

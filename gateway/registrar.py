@@ -5,27 +5,28 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryptography import x509
 
 from firmware import wire
-from gateway import enrolment, entries, keys, revocation, technicians
+from gateway import enrolment, entries, keys, revocation, sitebook, technicians
 from gateway.enrolment import PENDING_MS, RegistryRefusedError, TokenRefusedError, UnfitError, UnknownChildError
 from gateway.exchange import utc_ms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from gateway.enrolment import Enrolment, NewButton
-    from gateway.entries import Told
     from gateway.exchange import Exchange
     from gateway.journal import Entry, Journal
     from gateway.registry import Registry
     from gateway.revocation import InPlace
     from gateway.settings import Settings
+    from gateway.sitebook import Told
+    from gateway.sites import Site
 
 logger = logging.getLogger(__name__)
 
@@ -85,13 +86,34 @@ class Registrar:
         point = enrolment.certified_point(wanted.certificate, child, self._authorities(), now)
         if self._is_revoked(wanted.certificate):
             raise UnfitError(f"the certificate of {child} is on the revocation list: enrol the board anew")
-        until = max(utc_ms() + PENDING_MS, until_ms or 0)
-        return self._change(lambda connection: entries.enrol(connection, child, wanted, point, by=by, until_ms=until))
+        now_ms = utc_ms()
+        until = max(now_ms + PENDING_MS, until_ms or 0)
+        return self._change(
+            lambda connection: entries.enrol(connection, child, wanted, point, by=by, now_ms=now_ms, until_ms=until)
+        )
 
     def retire(self, child: str, reason: str, by: str) -> Enrolment:
         """Believes a button no more."""
         self._only_at_headquarters()
         return self._change(lambda connection: entries.retire(connection, child, reason, by=by, now_ms=utc_ms()))
+
+    def enter(self, row: Mapping[str, Any], names: Mapping[str, str], by: str) -> None:
+        """An administrator's entry of a child; see `entries.enter`."""
+        self._change(lambda connection: entries.enter(connection, row, names, by=by, now_ms=utc_ms()))
+
+    # ----------------------------------------------------------------------------------------- sites
+
+    def change_site(self, site: str, fields: Mapping[str, str], by: str, seen: int | None = None) -> Site:
+        """Gives fields of a site other texts, in an administrator's name; see `sitebook.change`."""
+        author = sitebook.Author(by, official=True, at_ms=utc_ms())
+        return self._change(lambda connection: sitebook.change(connection, site, fields, author, seen))
+
+    def undo_site(self, site: str, number: int, by: str) -> Site:
+        """Takes a change of a site back; see `sitebook.undo`."""
+        author = sitebook.Author(by, official=True, at_ms=utc_ms())
+        return self._change(lambda connection: sitebook.undo(connection, site, number, author))
+
+    # --------------------------------------------------------------------------------------- where
 
     def _only_at_headquarters(self) -> None:
         if self._settings.role != "hq":
@@ -105,6 +127,7 @@ class Registrar:
     def begin(self) -> None:
         """The station was down and heard nobody: entries that are pending get a little more time."""
         self._change(lambda connection: entries.extend(connection, utc_ms() + RETURN_MS))
+        self._change(lambda connection: sitebook.declare(connection, self._settings.station, utc_ms()))
 
     def confirm(self, child: str) -> None:
         """A message of a pending child was believed."""

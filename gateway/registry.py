@@ -14,13 +14,15 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from sqlalchemy import select, text
 
-from gateway import enrolment, entries, keys, schema
+from gateway import enrolment, entries, keys, schema, sitebook
 from gateway.desk import Person, Place
 from gateway.enrolment import Standing
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from sqlalchemy import Engine
+
+    from gateway.sites import Site
 
 _HASHER = PasswordHasher()
 _NOBODY = _HASHER.hash("nobody")
@@ -49,6 +51,7 @@ class Registry:
         self._lock = threading.Lock()
         self._points: dict[str, tuple[bytes, bytes]] = {}
         self._children: dict[str, Enrolled] = {}
+        self._sites: dict[str, Site] = {}
         self._version: int | None = None
         self._watch = readers.connect()
         self.refresh()
@@ -63,6 +66,7 @@ class Registry:
             self._version = version
             with self._readers.connect() as connection:
                 rows = connection.execute(entries.EVERYONE).mappings().all()
+                sites = {site.id: site for site in sitebook.every(connection)}
             children = {}
             for row in rows:
                 place = None
@@ -76,6 +80,7 @@ class Registry:
                         entrance_name_ur=row["entrance_name_ur"],
                         address=row["address"],
                         phone=row["phone"],
+                        address_ur=row["address_ur"],
                     )
                 children[row["id"]] = Enrolled(
                     id=row["id"],
@@ -86,7 +91,7 @@ class Registry:
                     expires_at_ms=row["expires_at_ms"],
                     retired_at_ms=row["retired_at_ms"],
                 )
-            self._children = children
+            self._children, self._sites = children, sites
             return True
 
     def _key(self, child: str, point: bytes | None) -> bytes | None:
@@ -146,6 +151,10 @@ class Registry:
         """Where a child is; a place that says only its id, where nobody entered one."""
         known = self._children.get(child)
         return (known.place if known else None) or Place(child, child, "", "", "", "")
+
+    def sites(self) -> dict[str, Site]:
+        """Every site. Not to be changed."""
+        return self._sites
 
     def person(self, name: str) -> Person | None:
         """The person of that name."""

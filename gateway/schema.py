@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import (
     Column,
     Engine,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -92,14 +93,55 @@ children = Table(
     Column("id", Text, primary_key=True),
     Column("kind", Text, nullable=False),  # button, station
     Column("point", LargeBinary),  # the certificate's public key, 65 bytes; null: not enrolled, only seen
-    Column("site", Text, nullable=False, server_default=""),
-    Column("site_name", Text, nullable=False, server_default=""),
-    Column("site_name_ur", Text, nullable=False, server_default=""),
-    Column("entrance", Text, nullable=False, server_default=""),
-    Column("entrance_name", Text, nullable=False, server_default=""),
-    Column("entrance_name_ur", Text, nullable=False, server_default=""),
-    Column("address", Text, nullable=False, server_default=""),
-    Column("phone", Text, nullable=False, server_default=""),
+    Column("site", Text, nullable=False, server_default=""),  # of `sites`; empty: its place was not entered
+    Column("entrance", Text, nullable=False, server_default=""),  # of `entrances`; empty: a station
+)
+
+sites = Table(
+    "sites",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    *[
+        Column(name, Text, nullable=False, server_default="")
+        for name in ("name_ur", "address", "address_ur", "plan", "plan_ur", "notes")
+    ],
+    Column("latitude", Float(53)),  # WGS 84, degrees
+    Column("longitude", Float(53)),
+)
+
+contacts = Table(  # of sites, in the order to call them
+    "contacts",
+    metadata,
+    Column("site", Text, ForeignKey(sites.c.id), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("phone", Text, nullable=False),
+)
+
+entrances = Table(
+    "entrances",
+    metadata,
+    Column("site", Text, ForeignKey(sites.c.id), primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("name_ur", Text, nullable=False, server_default=""),
+    Column("latitude", Float(53)),
+    Column("longitude", Float(53)),
+)
+
+site_changes = Table(  # every save of a site, field by field; the same is in the journal
+    "site_changes",
+    metadata,
+    Column("site", Text, ForeignKey(sites.c.id), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("field", Text, primary_key=True),
+    Column("at_ms", Integer, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("official", Integer, nullable=False),  # 1: an administrator's, which no technician's laptop overwrites
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
 )
 
 enrolments = Table(  # how an entry of `children` came about and ended; those of `tocsin enrol` have no row here

@@ -30,6 +30,7 @@ CODES = {
     wire.STEP_RESPONDING: "responding",
     wire.STEP_ON_SCENE: "on_scene",
     wire.STEP_CLOSED: "closed",
+    wire.SITE_CHANGED: "site_changed",
 }
 CAUSES = {wire.HOLD_UP: "hold_up", wire.DURESS: "duress", wire.MEDICAL: "medical", wire.TEST: "test"}
 HOWS = {wire.BOTH_CONTACTS: "both", wire.CONTACT_A: "contact_a", wire.CONTACT_B: "contact_b"}
@@ -67,3 +68,9 @@ STEP_OUTCOME = 4
 # Of a refusal:
 REFUSAL_WHY = 0
 REFUSAL_COUNT = 1
+# Of a change of a site:
+SITE_BY = 16
+SITE_FIELDS = 17  # [[field, what it says now or a piece of that, number of the piece from 0, pieces], …]
+SITE_CHANGE = 18  # number of the change within the site
+SITE_OFFICIAL = 19  # 1: an administrator's
+SITE_AT = 20  # UTC, ms

@@ -246,6 +246,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "happening.enrolment_expired": ("An enrolment was not completed in time", "اندراج وقت پر مکمل نہ ہوا"),
     "happening.retired": ("A button was retired", "بٹن سروس سے ہٹا دیا گیا"),
     "happening.revocations": ("The list of revoked certificates was replaced", "منسوخ سرٹیفکیٹس کی فہرست بدل دی گئی"),
+    "happening.site_changed": ("What is known of a site was changed", "مقام کی معلومات بدل دی گئیں"),
     "happening.acknowledged": ("An operator acknowledged the alarm", "آپریٹر نے الارم کی تصدیق کی"),
     "happening.responding": ("A unit is responding to the alarm", "الارم پر یونٹ روانہ ہوا"),
     "happening.on_scene": ("A unit is on scene", "یونٹ موقع پر پہنچ گیا"),

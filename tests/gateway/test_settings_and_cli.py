@@ -68,10 +68,14 @@ def test_check_enrol_and_person_on_a_real_installation() -> None:
             "--entrance-name",
             "Gate",
         ]
-        assert runner.invoke(app, right).exit_code == 0
-        assert world.database().execute("SELECT kind, entrance_name FROM children WHERE id = 'b9'").fetchone() == (
-            "button", "Gate",
-        )  # fmt: skip
+        nameless = runner.invoke(app, right)
+        assert (nameless.exit_code, "--entrance" in nameless.output) == (1, True)
+        assert runner.invoke(app, [*right, "--entrance", "gate"]).exit_code == 0
+        placed = world.database().execute(
+            "SELECT c.kind, s.name, e.name FROM children c JOIN sites s ON s.id = c.site "
+            "JOIN entrances e ON e.site = c.site AND e.id = c.entrance WHERE c.id = 'b9'"
+        )
+        assert placed.fetchone() == ("button", "s", "Gate")
         other = world.authority.issue("b9")
         other.write_pem(world.folder / "other")
         again = runner.invoke(app, [*right[:6], str(world.folder / "other" / "cert.pem")])
