@@ -15,6 +15,8 @@ from gateway.console.parts import ConsoleNow, HeaderSender, LanguageNow, Problem
 from gateway.console.signing import BusyError, LockedOutError
 from gateway.console.steps import LONGEST_NOTE, take
 from gateway.desk import Child, Happening, Health, Incident, Outcome, State
+from gateway.sites import Site, SiteChange
+from gateway.tomlfile import Id
 
 router = APIRouter(prefix="/api/v1")
 
@@ -146,6 +148,33 @@ def happenings(
 def health(console: ConsoleNow, _: SignedIn) -> Health:
     """The station's own state."""
     return console.desk.health()
+
+
+@router.get("/sites", tags=["sites"])
+def sites(console: ConsoleNow, _: SignedIn) -> list[Site]:
+    """Every site, by id."""
+    return list(console.desk.sites())
+
+
+@router.get("/sites/{site}/changes", tags=["sites"])
+def site_changes(console: ConsoleNow, _: SignedIn, site: str) -> list[SiteChange]:
+    """Who changed what of a site, newest first."""
+    return list(console.desk.site_changes(site))
+
+
+@router.put("/sites/{site}", tags=["sites"])
+def change_site(
+    console: ConsoleNow,
+    sender: HeaderSender,
+    words: WordsNow,
+    site: Id,
+    fields: dict[str, str],
+    seen: int | None = None,
+) -> Site:
+    """Gives fields of a site, which may be new, other texts. seen: the last change that the caller knows of; 409 else."""
+    if not sender.may_administer:
+        raise Problem(403, words.plain("sites.not_administrator"))
+    return console.desk.change_site(site, fields, sender.person.name, seen)
 
 
 @router.get("/openapi.json", include_in_schema=False)

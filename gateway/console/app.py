@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from gateway.console import api, command_api, pages, registry_api, streams
+from gateway.console import api, command_api, pages, registry_api, site_pages, streams
 from gateway.console.guard import Guard
 from gateway.console.live import Live, Watchers
 from gateway.console.looks import STATIC, Looks
@@ -43,6 +43,7 @@ def create_app(desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo 
     app = FastAPI(title="Tocsin", version="1", lifespan=_lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     app.state.console = console
     app.include_router(pages.router)
+    app.include_router(site_pages.router)
     app.include_router(streams.router)
     app.include_router(streams.api_router)
     app.include_router(api.router)

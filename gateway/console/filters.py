@@ -13,6 +13,7 @@ from gateway.console.words import Language, Words, bdi
 if TYPE_CHECKING:
     from gateway.console.listing import Opened
     from gateway.desk import Child, Place
+    from gateway.sites import Entrance, Site
 
 SECOND_MS = 1_000
 MINUTE_MS = 60 * SECOND_MS
@@ -101,6 +102,19 @@ class Face:
         """The entrance's name in this language, or in English where nobody entered it."""
         urdu = self.words.language is Language.UR
         return (place.entrance_name_ur if urdu else "") or place.entrance_name or place.entrance
+
+    def site_name(self, site: Site) -> str:
+        """The name of a site's record in this language, or in English where nobody entered it."""
+        return (site.name_ur if self.words.language is Language.UR else "") or site.name
+
+    def entrance_name(self, entrance: Entrance) -> str:
+        """The name of an entrance's record in this language, or in English where nobody entered it."""
+        return (entrance.name_ur if self.words.language is Language.UR else "") or entrance.name
+
+    def address(self, of: Place | Site) -> str:
+        """The address in this language, or in the other where nobody entered it."""
+        both = (of.address_ur, of.address) if self.words.language is Language.UR else (of.address, of.address_ur)
+        return both[0] or both[1]
 
     def where(self, place: Place | None, device: str) -> str:
         """ "Consulate, Main gate"; the device's id when its place is not entered."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LONGEST_BODY = 16 * 1024
 LONGEST_LIST = 256 * 1024
+LONGEST_SITE = 64 * 1024
 LISTS = "/api/v1/revocations"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 POLICY = "; ".join((
@@ -101,7 +102,9 @@ def _from_here(headers: Headers) -> bool:
 
 
 def _longest(path: str) -> int:
-    """How many bytes may be sent there: a list of revoked certificates outgrows a form."""
+    """How many bytes may be sent there: a list of revoked certificates outgrows a form, and a site's plans a note."""
+    if path.startswith(("/sites/", "/api/v1/sites/")):
+        return LONGEST_SITE
     return LONGEST_LIST if path == LISTS else LONGEST_BODY
 
 

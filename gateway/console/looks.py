@@ -16,6 +16,7 @@ from markupsafe import Markup
 from gateway.console.filters import WEAK_BATTERY_MV, Face, signal_word
 from gateway.console.words import IN, Language, bdi
 from gateway.desk import NEXT_STEPS, Link, Outcome, State
+from gateway.sites import phone_uri
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -49,6 +50,7 @@ class Looks:
             State=State,
             Link=Link,
             signal_word=signal_word,
+            phone_uri=phone_uri,
             weak_battery_mv=WEAK_BATTERY_MV,
             key_of={State.ACKNOWLEDGED: "A", State.RESPONDING: "R", State.ON_SCENE: "O", State.CLOSED: "C"},
         )

@@ -61,7 +61,12 @@ class Visitor:
     @property
     def may_step(self) -> bool:
         """Whether they may work alarms."""
-        return self.person.role == "operator"
+        return self.person.role in {"operator", "administrator"}
+
+    @property
+    def may_administer(self) -> bool:
+        """Whether they may change what is known of sites."""
+        return self.person.role == "administrator"
 
 
 class Problem(Exception):  # noqa: N818
@@ -169,6 +174,7 @@ def page(
         visitor=visitor,
         csrf=visitor.token,
         may_step=visitor.may_step,
+        may_administer=visitor.may_administer,
         desk=console.desk,
         now_ms=console.desk.now_ms(),
         ready=readiness(children),

@@ -19,6 +19,7 @@ from gateway.desk import (
     NEXT_STEPS,
     Check,
     Child,
+    EntrancePast,
     Happening,
     Health,
     Incident,
@@ -31,10 +32,13 @@ from gateway.desk import (
     Step,
     StepRefusedError,
 )
+from gateway.enrolment import Enrolment, UnfitError
+from gateway.sitebook import ChangedMeanwhileError
+from gateway.sites import Contact, Entrance, Position, Site, SiteChange, cleaned, fields_of, site_of
 from tests.parts import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 SECRET = b"a secret of at least 16 bytes"
 ZONE = timezone(timedelta(hours=5), "PKT")
@@ -42,6 +46,7 @@ PASSWORD = "a good long password"
 PEOPLE = {
     "ayesha": Person("ayesha", "Ayesha Khan", "operator"),
     "bilal": Person("bilal", "Bilal Ahmed", "operator"),
+    "admin": Person("admin", "Adeela Shah", "administrator"),
     "viewer": Person("viewer", "Guest of the day", "viewer"),
 }
 GATE = Place(
@@ -58,6 +63,22 @@ VISA = replace(GATE, entrance="visa", entrance_name="Visa hall", entrance_name_u
 CARS = replace(GATE, entrance="cars", entrance_name="Car park", entrance_name_ur="")
 HOSTILE = replace(
     GATE, entrance="x", entrance_name="<img src=x onerror=alert(1)>", address="'\"><script>alert(2)</script>"
+)
+CLIFTON = Site(
+    "clifton",
+    "Consulate, Clifton",
+    "قونصل خانہ، کلفٹن",
+    "Plot 20, Block 4, Clifton",
+    "پلاٹ 20، بلاک 4، کلفٹن",
+    Position(24.81331, 67.03054),
+    (
+        Contact("Rabia Aslam", "Head of security", "021 5550 123"),
+        Contact("Guard room", "Day and night", "+92 21 5550 124"),
+    ),
+    "Keys of the main gate: guard room.\nTwo dogs in the yard after 20:00.",
+    "صدر دروازے کی چابیاں: گارڈ روم۔",
+    "",
+    (Entrance("gate", "Main gate", "صدر دروازہ"), Entrance("visa", "Visa hall", "ویزا ہال")),
 )
 NEVER = 2**62
 
@@ -114,6 +135,9 @@ class StandInDesk:
             Check("journal", ok=True, text="The last commit took 2.1 ms."),
             Check("disk", ok=True, text="212 GB free."),
         )
+        self.known_sites = {CLIFTON.id: CLIFTON}
+        self.changes: dict[str, list[SiteChange]] = {}
+        self.buttons: list[Enrolment] = []
         self._lock = threading.RLock()
         self._incidents: dict[int, Incident] = {}
         self._children: dict[str, Child] = {}
@@ -131,6 +155,7 @@ class StandInDesk:
             incident = Incident(
                 id=number, device=device, boot=17, seq=number, place=place, cause="hold_up", how="both",
                 pressed_at_ms=now_ms - 180, pressed_at_exact=True, received_at_ms=now_ms, state=State.RAISED,
+                site=self.known_sites.get(place.site),
             )  # fmt: skip
             self._incidents[number] = replace(incident, **changes)  # type: ignore[arg-type]
             self._tell("incidents")
@@ -204,6 +229,41 @@ class StandInDesk:
     def happenings(self, before: int | None = None, limit: int = 100) -> Sequence[Happening]:
         with self._lock:
             return [one for one in self._happenings if one.id < (before or NEVER)][:limit]
+
+    def sites(self) -> Sequence[Site]:
+        return tuple(self.known_sites.values())
+
+    def site_changes(self, site: str) -> Sequence[SiteChange]:
+        return list(reversed(self.changes.get(site, [])))
+
+    def change_site(self, site: str, fields: Mapping[str, str], by: str, seen: int | None = None) -> Site:
+        with self._lock:
+            mine = self.changes.setdefault(site, [])
+            if seen is not None and seen != len(mine):
+                message = f"{site} was changed by {mine[-1].by} meanwhile"
+                raise ChangedMeanwhileError(message)
+            good, wrong = cleaned(fields)
+            if wrong:
+                raise UnfitError(str(wrong))
+            before = fields_of(self.known_sites[site]) if site in self.known_sites else {}
+            news = tuple(
+                (name, before.get(name, ""), text) for name, text in good.items() if text != before.get(name, "")
+            )
+            mine.append(SiteChange(len(mine) + 1, self.now_ms(), by, news))
+            self.known_sites[site] = site_of(site, {name: text for name, text in (before | good).items() if text})
+            return self.known_sites[site]
+
+    def undo_site(self, site: str, number: int, by: str) -> Site:
+        undone = self.changes[site][number - 1]
+        return self.change_site(site, {field: before for field, before, _ in undone.fields}, by)
+
+    def entrance_past(self, site: str, entrance: str) -> EntrancePast | None:
+        of = self.known_sites.get(site)
+        found = next((one for one in of.entrances if one.id == entrance), None) if of else None
+        if of is None or found is None:
+            return None
+        at = [one for one in self.history() if (one.place.site, one.place.entrance) == (site, entrance)]
+        return EntrancePast(of, found, tuple(self.buttons), tuple(at), tuple(self.happenings()))
 
     def health(self) -> Health:
         counters = (("alarms", len(self._incidents)), ("heartbeats", 48_210))

@@ -15,7 +15,16 @@ from gateway.vocabulary import CAUSES, CODES, HOWS, LOOPS
 from tests.console.desk import CARS, GATE, HOSTILE, StandInDesk, button, furnished
 from tests.console.visitor import Visitor
 
-PAGES = ("/", "/children", "/happenings", "/history", "/health")
+PAGES = (
+    "/",
+    "/children",
+    "/sites",
+    "/sites/clifton",
+    "/sites/clifton/entrances/gate",
+    "/happenings",
+    "/history",
+    "/health",
+)
 VOID = {"meta", "link", "input", "br", "img", "hr"}
 
 
@@ -99,7 +108,7 @@ def test_no_word_is_left_over() -> None:
     text += "".join(path.read_text() for path in STATIC.parent.glob("*.py") if path.name != "words.py")
     by_name = (  # the rest of the key is known when the page is made
         "cause", "check", "column", "error", "happening", "happenings", "health", "help", "history", "how", "kind", "link",
-        "loop", "nav", "outcome", "role", "signal", "sound", "span", "state", "step",
+        "loop", "nav", "outcome", "role", "signal", "sound", "span", "standing", "state", "step", "entrance", "site",
     )  # fmt: skip
     assert [key for key in WORDS if key not in text and key.partition(".")[0] not in by_name] == []
 
