@@ -22,6 +22,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from gateway import keys, sealing
+
 if TYPE_CHECKING:
     from gateway.settings import Settings
 
@@ -49,8 +51,11 @@ class BrokerError(Exception):
     """The broker can't run; the text says what to do."""
 
 
-def write_configuration(settings: Settings) -> Path:
-    """Writes mosquitto.conf and its ACL into the state folder; returns the former's path. Raises BrokerError."""
+def write_configuration(settings: Settings, key: Path | None = None) -> Path:
+    """Writes mosquitto.conf and its ACL into the state folder; returns the former's path. Raises BrokerError.
+
+    key: where mosquitto finds its private key, if that is not the identity's own file.
+    """
     state, identity = settings.state, settings.identity
     state.mkdir(parents=True, exist_ok=True)
     for name in ("ca.pem", "cert.pem", "key.pem"):
@@ -79,7 +84,7 @@ def write_configuration(settings: Settings) -> Path:
         f"listener {settings.broker.port} {settings.broker.listen}",
         f"cafile {identity / 'ca.pem'}",
         f"certfile {identity / 'cert.pem'}",
-        f"keyfile {identity / 'key.pem'}",
+        f"keyfile {key or identity / 'key.pem'}",
         "tls_version tlsv1.2",  # or later
         "require_certificate true",
         "use_identity_as_username true",
@@ -175,7 +180,8 @@ def run(settings: Settings) -> int:
     if mosquitto is None:
         message = "mosquitto is not installed: apt install mosquitto"
         raise BrokerError(message)
-    configuration = write_configuration(settings)
+    opened = _opened_key(settings)
+    configuration = write_configuration(settings, Path(f"/proc/self/fd/{opened}") if opened is not None else None)
     watch = Watch(settings.station)
     ending: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: ending.append(1))
@@ -190,6 +196,7 @@ def run(settings: Settings) -> int:
             stdin=subprocess.DEVNULL,
             stderr=writer,
             preexec_fn=_end_with_parent,
+            pass_fds=() if opened is None else (opened,),
         )
         os.close(writer)
         (settings.state / "mosquitto.pid").write_text(str(process.pid), encoding="utf-8")
@@ -197,6 +204,17 @@ def run(settings: Settings) -> int:
         os.close(reader)
         if status is not None:
             return status
+
+
+def _opened_key(settings: Settings) -> int | None:
+    """A descriptor from which mosquitto reads its key, if that is sealed. Raises BrokerError."""
+    path = settings.identity / "key.pem"
+    try:
+        if not path.exists() or not sealing.is_sealed(path):
+            return None
+        return sealing.without_a_name(sealing.plain(keys.private_key(path, sealing.passphrase(settings))))
+    except keys.KeyFileError as error:
+        raise BrokerError(str(error)) from error
 
 
 def _changed_at(path: Path | None) -> int | None:

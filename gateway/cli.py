@@ -15,12 +15,13 @@ from sqlalchemy.dialects.sqlite import insert
 
 from firmware.wire import is_id
 from gateway import broker as broker_room
-from gateway import enrolment, keys, schema, shell, site_cli, technicians
+from gateway import enrolment, keys, keys_cli, schema, sealing, shell, site_cli, technicians
 from gateway.registry import password_hash
 from gateway.settings import Settings, SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, help="Run and look after a Tocsin station.")
 app.add_typer(site_cli.app, name="site")
+app.add_typer(keys_cli.app, name="keys")
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -72,12 +73,13 @@ def check(config: Config) -> None:
     """Say what is wrong with the settings and the files that they name; change nothing."""
     settings = _settings(config)
     try:
-        keys.private_key(settings.identity / "key.pem")
+        passphrase = sealing.passphrase(settings)
+        keys.private_key(settings.identity / "key.pem", passphrase)
         name = keys.certificate(settings.identity / "cert.pem").subject.rfc4514_string()
         if name != f"CN={settings.station}":
             raise _fail(f"{settings.identity / 'cert.pem'}: is for {name}, but the station is {settings.station}")
         if settings.message_key:
-            point = keys.point(keys.private_key(settings.message_key).public_key())
+            point = keys.point(keys.private_key(settings.message_key, passphrase).public_key())
             typer.echo(f"message key, for children's settings: {point.hex()}")
     except keys.KeyFileError as error:
         raise _fail(str(error)) from error

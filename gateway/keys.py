@@ -18,11 +18,22 @@ class KeyFileError(Exception):
     """A key or certificate file can't be used; the text says which and why."""
 
 
-def private_key(path: Path) -> ec.EllipticCurvePrivateKey:
-    """The P-256 private key in a PEM file. Raises KeyFileError."""
+def private_key(path: Path, passphrase: str | None = None) -> ec.EllipticCurvePrivateKey:
+    """The P-256 private key in a PEM file; passphrase: of a sealed one, a plain one needs none. Raises KeyFileError."""
     try:
-        key = load_pem_private_key(path.read_bytes(), None)
+        octets = path.read_bytes()
+        sealed = b"ENCRYPTED" in octets
+        if sealed and passphrase is None:
+            message = (
+                f'{path}: the key is sealed, and no passphrase is set: name its file with key_file = "…" in the settings, or '
+                "give the service the credential tocsin-key"
+            )
+            raise KeyFileError(message)
+        key = load_pem_private_key(octets, passphrase.encode() if sealed and passphrase else None)
     except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, ValueError) and passphrase is not None and sealed:
+            message = f"{path}: the passphrase does not open this key: it was sealed under another one, or is damaged"
+            raise KeyFileError(message) from error
         message = f"{path}: no usable private key: {error}"
         raise KeyFileError(message) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):

@@ -27,13 +27,18 @@ def _no_delay(_client: mqtt.Client, _data: object, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or Nagle and a delayed ACK cost 40 ms a message
 
 
-def client(own_id: str, server: str, identity: Path, *, keepalive_s: int, keep_session: bool) -> mqtt.Client:
-    """A client that is not connected yet. keep_session: the broker queues for it while it is away."""
+def client(
+    own_id: str, server: str, identity: Path, *, keepalive_s: int, keep_session: bool, passphrase: str | None = None
+) -> mqtt.Client:
+    """A client that is not connected yet. keep_session: the broker queues for it while it is away.
+
+    passphrase: of its key, if that is sealed.
+    """
     context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.server_name = server
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(identity / "ca.pem")
-    context.load_cert_chain(identity / "cert.pem", identity / "key.pem")
+    context.load_cert_chain(identity / "cert.pem", identity / "key.pem", password=passphrase or "")
     made = mqtt.Client(
         CallbackAPIVersion.VERSION2,
         client_id=own_id,

@@ -57,6 +57,7 @@ class Settings(Part):
     identity: Path = Path("identity")
     revoked: Path | None = None
     message_key: Path | None = None
+    key_file: Path | None = None  # the passphrase of sealed keys
     broker: Broker = Broker()
     console: Console | None = Console()
     supervision: Supervision = Supervision()
@@ -79,7 +80,7 @@ def load(path: Path) -> Settings:
     folder = path.resolve().parent
     based = {
         name: folder / value
-        for name in ("state", "identity", "revoked", "message_key")
+        for name in ("state", "identity", "revoked", "message_key", "key_file")
         if (value := getattr(settings, name)) is not None
     }
     settings = settings.model_copy(update=based)

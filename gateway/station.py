@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from firmware import wire
-from gateway import keys, link
+from gateway import keys, link, sealing
 from gateway.console.app import create_app
 from gateway.exchange import Exchange, monotonic_ms, utc_ms
 from gateway.journal import Journal
@@ -45,8 +45,9 @@ class Station:
 
     def __init__(self, settings: Settings) -> None:
         settings.state.mkdir(parents=True, exist_ok=True)
-        identity_key = keys.private_key(settings.identity / "key.pem")
-        message_key = keys.private_key(settings.message_key) if settings.message_key else None
+        self._passphrase = sealing.passphrase(settings)
+        identity_key = keys.private_key(settings.identity / "key.pem", self._passphrase)
+        message_key = keys.private_key(settings.message_key, self._passphrase) if settings.message_key else None
         self.settings = settings
         self.started_ms = utc_ms()
         self._started = monotonic_ms()
@@ -70,6 +71,7 @@ class Station:
                 self.exchange.receipted,
                 self.exchange.commanded,
                 self._parent_link,
+                self._passphrase,
             )
             for parent in settings.parents
         ]
@@ -79,7 +81,12 @@ class Station:
         self._broker_told: dict[tuple[str, str], int] = {}
         self._broker_run: int | None = None
         self._client = link.client(
-            settings.station, settings.station, settings.identity, keepalive_s=10, keep_session=True
+            settings.station,
+            settings.station,
+            settings.identity,
+            keepalive_s=10,
+            keep_session=True,
+            passphrase=self._passphrase,
         )
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
@@ -264,6 +271,7 @@ class Station:
             port=console.port,
             ssl_certfile=console.certificate,
             ssl_keyfile=console.key,
+            ssl_keyfile_password=self._passphrase or "",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=2,

@@ -48,6 +48,7 @@ class Uplink:
         on_receipt: Callable[[str, dict[int, Any], bytes], None],
         on_command: Callable[[dict[int, Any], bytes], None],
         on_link: Callable[[str, bool], None],
+        passphrase: str | None = None,
     ) -> None:
         self.parent = parent
         self.connected = False
@@ -63,7 +64,9 @@ class Uplink:
         self._lock = threading.Condition()
         self._stopping = False
         self._loaded = 0  # the last event of the journal that was taken into memory
-        self._client = link.client(settings.station, parent.id, settings.identity, keepalive_s=4, keep_session=False)
+        self._client = link.client(
+            settings.station, parent.id, settings.identity, keepalive_s=4, keep_session=False, passphrase=passphrase
+        )
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message

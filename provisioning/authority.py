@@ -25,7 +25,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from provisioning import durable, keyfile
+from gateway import keyfile
+from provisioning import durable
 from provisioning.errors import AuthorityFault
 from provisioning.pki import (
     AUTHORITY_DAYS,

@@ -17,7 +17,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from provisioning import durable, keyfile
+from gateway import keyfile
+from provisioning import durable
 from provisioning.authority import AuthorityFolder
 from provisioning.errors import AuthorityFault, SetupFault
 from provisioning.pki import Identity

@@ -1,4 +1,4 @@
-"""Private keys on the laptop's disk: PKCS#8 in PEM, sealed under a passphrase that a thief would have to guess slowly.
+"""Private keys on a disk, a laptop's or a station's: PKCS#8 in PEM, sealed under a passphrase that a thief would have to guess slowly.
 
 The cryptography package seals PKCS#8 with 2,048 rounds of PBKDF2, a third of a millisecond a guess. Here the same format
 (RFC 5958, PBES2 of RFC 8018) is written with 600,000 rounds; `openssl pkey` and every other reader opens it as well.
