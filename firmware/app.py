@@ -11,7 +11,7 @@ import io
 import os
 import sys
 
-from firmware import VERSION, bench, indicator, keys, loop, p256, settings, wifi, wire
+from firmware import VERSION, bench, indicator, keys, loop, p256, renewal, settings, wifi, wire
 from firmware.button import Button
 from firmware.clock import Clock
 from firmware.command import Commands
@@ -171,6 +171,9 @@ async def run(told, key, board, flash, door, on_bench) -> None:
     button.session.urgent = bool(button.latch.unconfirmed())
     chooser = _chooser(told, board, flash, door, button)
     button.commands = Commands(told, key, flash, button, chooser)
+    told_of_renewal = lambda done, number, text: button.commands.answer(done, number, wire.RENEW, text)  # noqa: E731
+    complain = lambda sentence: door.tell("error", sentence)  # noqa: E731
+    button.renewal = renewal.Renewal(told.id, flash, Flash(IDENTITY), told_of_renewal, complain)
     if on_bench:
         button.tests_until_ms = bench.BENCH_MS
     door.tell("started", {"boot": store.boot, "reset": board.reset_cause, "firmware": VERSION, "bench": on_bench})
@@ -184,6 +187,7 @@ async def run(told, key, board, flash, door, on_bench) -> None:
         _chirp(button, board),
         _introduce(button, door),
         board.run(),
+        renewal.run(button.renewal, button),
         *([wifi.run(chooser, button.radio, button)] if chooser else []),
         button.session.run(),
     )

@@ -34,6 +34,7 @@ class Button:
         self.window = window.Window()
         self.session = None  # set by app.py: session and button need each other
         self.commands = None  # set by app.py likewise
+        self.renewal = None  # set by app.py likewise
         self.radio = None  # set by app.py, on a board that has one
         self.up_ms = None  # when the present or the last session came up
         self.proved_ms = None  # when the newest heartbeat that headquarters answered on it was sent

@@ -85,8 +85,8 @@ def of_request(octets: bytes) -> tuple:
         raise CertificateFault("it is not a certificate request in DER: %s" % problem) from None
 
 
-def _subject(octets: bytes) -> der.Der:
-    """A cursor at the subject of a certificate in DER."""
+def _issuer(octets: bytes) -> der.Der:
+    """A cursor at the issuer of a certificate in DER."""
     outer = der.Der(octets)
     parts = outer.take(der.SEQUENCE)
     outer.end()
@@ -95,7 +95,13 @@ def _subject(octets: bytes) -> der.Der:
         signed.take(der.TAGGED_0)  # the version
     signed.take(der.INTEGER)  # the serial number
     signed.take(der.SEQUENCE)  # the signature's algorithm
-    signed.take(der.SEQUENCE)  # the issuer
+    return signed
+
+
+def _subject(octets: bytes) -> der.Der:
+    """A cursor at the subject of a certificate in DER."""
+    signed = _issuer(octets)
+    signed.take(der.SEQUENCE)
     signed.take(der.SEQUENCE)  # its validity
     return signed
 
@@ -111,6 +117,14 @@ def of_certificate(octets: bytes) -> tuple:
     if point is None or not p256.is_point(point):
         raise CertificateFault("its public key is not a key of P-256")
     return name, point
+
+
+def names(octets: bytes) -> tuple:
+    """(issuer, subject) of a certificate, each the octets of its distinguished name. Raises CertificateFault."""
+    try:
+        return _issuer(octets).take(der.SEQUENCE).octets, _subject(octets).take(der.SEQUENCE).octets
+    except der.DerFault as problem:
+        raise CertificateFault("it is not a certificate in DER: %s" % problem) from None
 
 
 def check_form(octets: bytes) -> None:

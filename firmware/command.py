@@ -10,7 +10,7 @@ from firmware import settings, wire
 IDENTIFY_MS = 10_000
 LONGEST_ANSWER = 200  # letters
 
-_NAMES = {wire.IDENTIFY: "identify", wire.WIFI: "wifi"}
+_NAMES = {wire.IDENTIFY: "identify", wire.WIFI: "wifi", wire.RENEW: "certificate"}
 _LONGEST = 112  # octets of a detail: as long for every network, so that its length says nothing of the password
 
 
@@ -63,6 +63,8 @@ class Commands:
             self._identify(number)
         elif code == wire.WIFI:
             self._change_network(number, message.get(wire.DETAIL))
+        elif code == wire.RENEW:
+            self._renew(number, message.get(wire.DETAIL))
         else:
             self.answer(False, number, code, "this firmware does not know the command %d" % code)
 
@@ -154,3 +156,9 @@ class Commands:
             self.answer(False, number, wire.WIFI, "the network can't be used: %s" % problem)
         except OSError as problem:
             self.answer(False, number, wire.WIFI, "the network can't be kept, the flash fails: %s" % problem)
+
+    def _renew(self, number: tuple, detail) -> None:
+        try:
+            self._button.renewal.put_on_trial(number, detail)
+        except (wire.WireError, OSError) as problem:
+            self.answer(False, number, wire.RENEW, "the certificate is not taken: %s" % problem)

@@ -13,11 +13,14 @@ import sys
 import tls
 
 
-def context(identity: str):
-    """A TLS context for the folder with key.der, cert.der and ca.der; ValueError or OSError if it cannot be made."""
+def context(identity: str, certificate=None):
+    """A TLS context for the folder with key.der, cert.der and ca.der; ValueError or OSError if it cannot be made.
+
+    certificate: in DER, in the place of cert.der.
+    """
     made = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
     made.verify_mode = tls.CERT_REQUIRED  # type: ignore[attr-defined]  # the stubs have it in ssl only
-    made.load_cert_chain(_octets(identity + "/cert.der"), _octets(identity + "/key.der"))
+    made.load_cert_chain(certificate or _octets(identity + "/cert.der"), _octets(identity + "/key.der"))
     made.load_verify_locations(_octets(identity + "/ca.der"))
     return made
 

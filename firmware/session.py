@@ -50,6 +50,7 @@ class Session:
         self._clock = Clock()
         self._inbox = mqtt.Inbox()  # one for all sessions: 4 KB in one piece may be hard to find later
         self._trust = None
+        self._certificate = None  # that is shown in the place of the identity's
         self._packet_id = 0
         self._task: asyncio.Task | None = None  # that of `run`, while it runs
         self._closing = False
@@ -89,6 +90,12 @@ class Session:
         """Ends the present connection, if there is one; `run` begins the next one."""
         if self._serving:
             self._end(reason)
+
+    def show(self, certificate) -> None:
+        """Shows another certificate, in DER, to brokers from now on; None: that of the identity's folder."""
+        self._certificate = certificate
+        self._trust = None
+        self.renew("showing another certificate")
 
     async def close(self) -> None:
         """Ends the session in order, without the last will, and `run` with it."""
@@ -161,7 +168,7 @@ class Session:
     async def _serve(self, broker) -> None:
         """Connects and reads until an exception says why not any more."""
         if self._trust is None:
-            self._trust = context(self._identity)
+            self._trust = context(self._identity, self._certificate)
         link = self._link
         inbox = self._inbox
         inbox.clear()

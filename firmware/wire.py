@@ -108,6 +108,7 @@ SITE_CHANGED = 48
 # CODE of a command
 IDENTIFY = 1
 WIFI = 2
+RENEW = 16
 
 # Entries of DETAIL of COMMAND_DONE and COMMAND_FAILED: which command, and a sentence
 ANSWER_BOOT = 0

@@ -235,6 +235,8 @@ def _follow(
     news = True
     told = 0.0
     restarting = False
+    certificate = settings.identity / "cert.pem"
+    certified = _changed_at(certificate)
     tail: list[str] = []
     while True:
         try:
@@ -263,4 +265,7 @@ def _follow(
             elif not restarting and _changed_at(settings.revoked) != listed:
                 restarting = True
                 process.terminate()
+            elif _changed_at(certificate) != certified:
+                certified = _changed_at(certificate)
+                process.send_signal(signal.SIGHUP)  # it reads its certificate again, and nobody's connection ends
             select.select([reader], [], [], 0.2)

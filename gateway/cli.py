@@ -121,7 +121,8 @@ def enrol(
         raise _fail("the entrance's name needs its short name too: --entrance")
     if not site and (entrance or site_name or site_name_ur or address or phone):
         raise _fail("a place needs its site's short name too: --site")
-    row = {"id": child, "kind": kind, "point": point, "site": site, "entrance": entrance}
+    row: dict[str, object] = {"id": child, "kind": kind, "point": point, "site": site, "entrance": entrance}
+    row["certified_until_ms"] = int(found.not_valid_after_utc.timestamp() * 1000)
     names = {
         "site_name": site_name,
         "site_name_ur": site_name_ur,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.x509 import load_der_x509_certificate
 from sqlalchemy import Connection, Row, insert, select, update
 
 from firmware import wire
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
     from gateway.registry import Registry
 
 AGAIN_MS = 8_000  # a repeat goes no sooner after the one before, and only to a child that is heard
-LASTS_S = {wire.IDENTIFY: 600, wire.WIFI: 14 * 86_400}
-NAMES = {wire.IDENTIFY: "identify", wire.WIFI: "wifi"}
+LASTS_S = {wire.IDENTIFY: 600, wire.WIFI: 14 * 86_400, wire.RENEW: 30 * 86_400}
+NAMES = {wire.IDENTIFY: "identify", wire.WIFI: "wifi", wire.RENEW: "certificate"}
 ANSWERS = {wire.COMMAND_DONE: "done", wire.COMMAND_FAILED: "failed"}
 
 # What an answer may still change: a network that failed on trial is kept by the button and may work later, and a
@@ -135,11 +136,18 @@ class Commands:
             self._outstanding.put(row.child, Waiting(row.code, (row.boot, row.seq), row.detail, row.expires_at_ms))
 
     def give(
-        self, child: str, code: int, by: str, now_ms: int, network: tuple[str, str] | None, lasts_s: int | None
+        self,
+        child: str,
+        code: int,
+        by: str,
+        now_ms: int,
+        network: tuple[str, str] | None,
+        lasts_s: int | None,
+        certificate: tuple[str, bytes] | None = None,
     ) -> int:
         """Gives a command and sends it; its id in the table. Durable when this returns. now_ms: UTC.
 
-        network: (name, password), with WIFI. Raises KeyError for a child that is not known, CommandRefusedError.
+        network: (name, password), with WIFI. certificate: (until when, DER), with RENEW; nothing in it is secret. Raises KeyError for a child that is not known, CommandRefusedError.
         """
         known = self._registry.children()[child]
         key = self._registry.key_of(child)
@@ -151,7 +159,7 @@ class Commands:
             raise CommandRefusedError(f"{fault}: nothing was sent")
         with self._giving:
             number = self._next_number(now_ms)
-            detail = concealed(network, key, number) if network else None
+            detail = concealed(network, key, number) if network else certificate[1] if certificate else None
             waiting = Waiting(code, number, detail, now_ms + 1000 * (lasts_s or LASTS_S[code]))
 
             def work(connection: Connection) -> int:
@@ -163,7 +171,7 @@ class Commands:
                 kept = insert(schema.commands).values(
                     child=child,
                     code=code,
-                    about=network[0] if network else "",
+                    about=network[0] if network else certificate[0] if certificate else "",
                     detail=detail,
                     boot=number[0],
                     seq=number[1],
@@ -215,6 +223,19 @@ class Commands:
             .where(_T.child == child, _T.boot == number[0], _T.seq == number[1], _T.state.in_(_OPEN_TO[state]))
             .values(state=state, answered_at_ms=now_ms, answer=text[:400])
         )
+        if state == "done":
+            self._certified(connection, child, number)
+
+    @staticmethod
+    def _certified(connection: Connection, child: str, number: tuple[Any, Any]) -> None:
+        """Notes in the registry until when a child's certificate holds, if the command that it did brought one."""
+        brought = connection.execute(
+            select(_T.detail).where(_T.child == child, _T.boot == number[0], _T.seq == number[1], _T.code == wire.RENEW)
+        ).scalar()
+        if brought is not None:
+            ends_ms = int(load_der_x509_certificate(brought).not_valid_after_utc.timestamp() * 1000)
+            of_child = schema.children.c.id == child
+            connection.execute(update(schema.children).where(of_child).values(certified_until_ms=ends_ms))
 
     def settled(self, child: str, message: dict[int, Any]) -> None:
         """The answer is committed: nothing is repeated any more."""

@@ -166,8 +166,8 @@ class Command:
 
     id: int
     child: str
-    command: str  # "identify", "wifi"
-    about: str  # the name of the network, with "wifi"
+    command: str  # "identify", "wifi", "certificate"
+    about: str  # the name of the network; until when the certificate holds
     state: str  # "waiting", "done", "failed", "expired", "replaced" by a newer one
     made_at_ms: int
     expires_at_ms: int

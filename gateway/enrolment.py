@@ -78,6 +78,7 @@ class Enrolment:
     expires_at_ms: int | None
     retired_at_ms: int | None
     why: str
+    certified_until_ms: int | None = None  # when its certificate ends; None: not known
 
 
 def _printable(text: str) -> str:
@@ -119,6 +120,14 @@ class NewButton(BaseModel):
         return {name: getattr(self, name) for name in names}
 
 
+class NewCertificate(BaseModel):
+    """A certificate for the key that a button has already. certificate: PEM."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    certificate: Annotated[str, Field(max_length=8_000)]
+
+
 def from_request(body: Mapping[str, Any]) -> tuple[str, NewButton]:
     """The id and the rest of an offline request. Raises UnfitError."""
     rest = dict(body)
@@ -148,6 +157,9 @@ class Registrar(Protocol):
 
     def enrol(self, child: str, wanted: NewButton, by: str) -> tuple[Enrolment, bool]:
         """Makes a pending entry, or leaves the one that is there. True: it is new."""
+
+    def renew(self, child: str, wanted: NewCertificate, by: str) -> Enrolment:
+        """Sends a button a new certificate for the key that it has."""
 
     def retire(self, child: str, reason: str, by: str) -> Enrolment:
         """Believes a button no more, from now on."""
@@ -194,6 +206,11 @@ def certified_point(pem: str, child: str, authorities: Iterable[x509.Certificate
     if now >= certificate.not_valid_after_utc:
         raise UnfitError(f"the certificate expired on {moment(certificate.not_valid_after_utc)}: sign a new one")
     return point
+
+
+def ends_at_ms(pem: str) -> int:
+    """When a certificate that was read before ends, UTC milliseconds."""
+    return int(x509.load_pem_x509_certificate(pem.encode()).not_valid_after_utc.timestamp() * 1000)
 
 
 def _issued_by(certificate: x509.Certificate, authority: x509.Certificate) -> bool:

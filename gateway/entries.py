@@ -37,7 +37,7 @@ LONGEST_DETAIL = 500  # bytes: an event is an envelope of 1,024 at most
 _E, _C = schema.enrolments.c, schema.children.c
 _LIFE = ("mac", "by", "replaces", "enrolled_at_ms", "expires_at_ms", "retired_at_ms", "why")
 _CHILD = (
-    "id", "kind", "site", "site_name", "site_name_ur", "entrance", "entrance_name", "entrance_name_ur", "address", "phone",
+    "id", "kind", "certified_until_ms", "site", "site_name", "site_name_ur", "entrance", "entrance_name", "entrance_name_ur", "address", "phone",
 )  # fmt: skip
 _SITE, _ENTRANCE = schema.sites.c, schema.entrances.c
 _FIRST = schema.contacts.alias("first_contact")
@@ -85,7 +85,15 @@ def _entry(row: RowMapping) -> Enrolment:
 
 
 def enrol(
-    connection: Connection, child: str, wanted: NewButton, point: bytes, *, by: str, now_ms: int, until_ms: int
+    connection: Connection,
+    child: str,
+    wanted: NewButton,
+    point: bytes,
+    *,
+    by: str,
+    now_ms: int,
+    until_ms: int,
+    certified_until_ms: int | None = None,
 ) -> tuple[tuple[Enrolment, bool], list[Told]]:
     """Makes a pending entry that ends at `until_ms`, or brings the one that is there up to date. True: it is new."""
     known = entry(connection, child)
@@ -96,10 +104,12 @@ def enrol(
             raise UnfitError(f"{wanted.replaces}, which {child} should replace, is no button of this registry")
     author = sitebook.Author(by, official=False, at_ms=now_ms)
     told: list[Told] = sitebook.settle(connection, wanted.site, wanted.entrance, wanted.names, author)
+    certified = {"certified_until_ms": certified_until_ms}
     if known and move is Move.KEEP:
+        connection.execute(schema.children.update().where(_C.id == child).values(certified))
         return (_there(connection, child), False), told
     where = {"site": wanted.site, "entrance": wanted.entrance}
-    _put(connection, schema.children, {"id": child, "kind": "button", "point": point, **where})
+    _put(connection, schema.children, {"id": child, "kind": "button", "point": point, **certified, **where})
     life = {"state": Standing.PENDING.value, "mac": wanted.mac, "by": by, "replaces": wanted.replaces}
     _put(connection, schema.enrolments, {"id": child, **life, "expires_at_ms": until_ms})
     made = _there(connection, child)

@@ -311,6 +311,11 @@ class Exchange:
         self.commands.heard(child, monotonic_ms(), utc_ms())
         return number
 
+    def renew(self, child: str, certificate: bytes, until: str, by: str) -> None:
+        """Sends a button a certificate, in DER; see Commands.give."""
+        self.commands.give(child, wire.RENEW, by, utc_ms(), None, None, certificate=(until, certificate))
+        self.commands.heard(child, monotonic_ms(), utc_ms())
+
     def _send_command(self, child: str, payload: bytes) -> None:
         self.send_down(f"tocsin/1/{self._route(child)}/command", payload)
 

@@ -23,13 +23,23 @@ class _NamedContext(ssl.SSLContext):
         return super().wrap_socket(*args, **kwargs)
 
 
+class Client(mqtt.Client):
+    """A client whose certificate may be renewed. trust: what its connections are made with."""
+
+    trust: ssl.SSLContext
+
+    def show(self, identity: Path, passphrase: str | None = None) -> None:
+        """Shows the certificate that is in the identity's folder now from the next connection on."""
+        self.trust.load_cert_chain(identity / "cert.pem", identity / "key.pem", password=passphrase or "")
+
+
 def _no_delay(_client: mqtt.Client, _data: object, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or Nagle and a delayed ACK cost 40 ms a message
 
 
 def client(
     own_id: str, server: str, identity: Path, *, keepalive_s: int, keep_session: bool, passphrase: str | None = None
-) -> mqtt.Client:
+) -> Client:
     """A client that is not connected yet. keep_session: the broker queues for it while it is away.
 
     passphrase: of its key, if that is sealed.
@@ -38,14 +48,15 @@ def client(
     context.server_name = server
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(identity / "ca.pem")
-    context.load_cert_chain(identity / "cert.pem", identity / "key.pem", password=passphrase or "")
-    made = mqtt.Client(
+    made = Client(
         CallbackAPIVersion.VERSION2,
         client_id=own_id,
         clean_session=not keep_session,
         manual_ack=True,
         reconnect_on_failure=True,
     )
+    made.trust = context
+    made.show(identity, passphrase)
     made.tls_set_context(context)
     made.max_inflight_messages_set(0)  # the relay has windows of its own
     made.max_queued_messages_set(0)

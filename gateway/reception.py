@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from firmware import wire
-from gateway import schema, sitebook
+from gateway import keys, schema, sitebook
 from gateway.commands import NAMES
 from gateway.desk import (
     TEST_CAUSE,
@@ -27,6 +27,7 @@ from gateway.desk import (
     Step,
     StepRefusedError,
 )
+from gateway.enrolment import moment
 from gateway.exchange import monotonic_ms, utc_ms
 from gateway.settings import VERSION
 from gateway.vocabulary import (
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from gateway.station import Station
 
 MOST_ALARMS, MOST_TESTS = 500, 50  # on the list of open ones
+WARN_CERTIFICATE_MS = 30 * 86_400_000
 LEAST_DISK_MB = 200
 CLOCK_LIMIT_MS = 2_000
 PAST_SHOWN, PAST_SEARCHED = 200, 3_000  # of an entrance: rows shown; newest events of all looked through
@@ -344,6 +346,7 @@ class Reception:
                 f"{of.journal.backlog} writes wait, the oldest for {of.journal.waiting_s:.1f} s; "
                 f"{of.journal.commits} committed",
             ),
+            self._certificates(),
             Check("disk", free > LEAST_DISK_MB, f"{free} MB free"),
         ]
         for uplink in of.uplinks:
@@ -368,6 +371,19 @@ class Reception:
                 Check(f"clock of {child}", abs(offset) < CLOCK_LIMIT_MS, f"{offset / 1000:+.1f} s from this station's")
             )
         return checks
+
+    def _certificates(self) -> Check:
+        """Of the station, which are its broker's, and of its children: a month is time to renew them."""
+        soon = self.now_ms() + WARN_CERTIFICATE_MS
+        own = int(keys.certificate(self._of.settings.identity / "cert.pem").not_valid_after_utc.timestamp() * 1000)
+        ends = {child.id: child.certified_until_ms for child in self._of.registry.working().values()}
+        near = sorted((at, name) for name, at in {**ends, self.station: own}.items() if at is not None and at < soon)
+        if not near:
+            first = min([own, *(at for at in ends.values() if at is not None)])
+            return Check("certificates", True, f"the first of those that are known ends on {moment(first)}")
+        named = ", ".join(f"{name} ({moment(at)})" for at, name in near[:5])
+        more = f" and {len(near) - 5} more" if len(near) > 5 else ""
+        return Check("certificates", False, f"end within 30 days: {named}{more}: run `tocsin provision renew`")
 
     # ----------------------------------------------------------------------------------- people
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from firmware import wire
 from gateway import enrolment, entries, keys, revocation, sitebook, technicians
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from gateway.enrolment import Enrolment, NewButton
+    from gateway.enrolment import Enrolment, NewButton, NewCertificate
     from gateway.exchange import Exchange
     from gateway.journal import Entry, Journal
     from gateway.registry import Registry
@@ -86,11 +87,35 @@ class Registrar:
         point = enrolment.certified_point(wanted.certificate, child, self._authorities(), now)
         if self._is_revoked(wanted.certificate):
             raise UnfitError(f"the certificate of {child} is on the revocation list: enrol the board anew")
-        now_ms = utc_ms()
+        now_ms, ends_ms = utc_ms(), enrolment.ends_at_ms(wanted.certificate)
         until = max(now_ms + PENDING_MS, until_ms or 0)
         return self._change(
-            lambda connection: entries.enrol(connection, child, wanted, point, by=by, now_ms=now_ms, until_ms=until)
+            lambda connection: entries.enrol(
+                connection, child, wanted, point, by=by, now_ms=now_ms, until_ms=until, certified_until_ms=ends_ms
+            )
         )
+
+    def renew(self, child: str, wanted: NewCertificate, by: str) -> Enrolment:
+        """Sends a button a new certificate for the key that it has; it keeps the old one until the new one worked."""
+        self._only_at_headquarters()
+        known = self.entry(child)
+        if known.kind != "button":
+            raise RegistryRefusedError(f"{child} is a station: put its new cert.pem into its identity folder")
+        if known.state is not enrolment.Standing.ENROLLED:
+            raise RegistryRefusedError(f"{child} is {known.state}: only a button in use gets a new certificate")
+        point = enrolment.certified_point(wanted.certificate, child, self._authorities(), datetime.now(UTC))
+        if point.hex() != known.point:
+            raise UnfitError(f"the certificate is for another key than {child}'s: make it for the registry's point")
+        if self._is_revoked(wanted.certificate):
+            raise UnfitError(f"the certificate of {child} is on the revocation list")
+        ends_ms = enrolment.ends_at_ms(wanted.certificate)
+        if known.certified_until_ms is not None and ends_ms <= known.certified_until_ms:
+            raise RegistryRefusedError(
+                f"{child} has a certificate until {enrolment.moment(known.certified_until_ms)} already, and this one ends no later"
+            )
+        octets = x509.load_pem_x509_certificate(wanted.certificate.encode()).public_bytes(Encoding.DER)
+        self._exchange.renew(child, octets, f"until {enrolment.moment(ends_ms)}", by)
+        return self.entry(child)
 
     def retire(self, child: str, reason: str, by: str) -> Enrolment:
         """Believes a button no more."""

@@ -38,6 +38,7 @@ class Enrolled:
     key: bytes | None
     standing: Standing
     expires_at_ms: int | None  # of a pending one
+    certified_until_ms: int | None
     retired_at_ms: int | None  # of one that is believed no more; its place is that of its history
 
 
@@ -89,6 +90,7 @@ class Registry:
                     key=self._key(row["id"], row["point"]),
                     standing=entries.standing(row),
                     expires_at_ms=row["expires_at_ms"],
+                    certified_until_ms=row["certified_until_ms"],
                     retired_at_ms=row["retired_at_ms"],
                 )
             self._children, self._sites = children, sites

@@ -95,6 +95,7 @@ children = Table(
     Column("point", LargeBinary),  # the certificate's public key, 65 bytes; null: not enrolled, only seen
     Column("site", Text, nullable=False, server_default=""),  # of `sites`; empty: its place was not entered
     Column("entrance", Text, nullable=False, server_default=""),  # of `entrances`; empty: a station
+    Column("certified_until_ms", Integer),  # when its certificate ends; null: not known
 )
 
 sites = Table(

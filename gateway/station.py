@@ -91,6 +91,7 @@ class Station:
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message
+        self._certificate_ns = self._certified_at()
         self._watched: set[str] = set()
         self._ending = threading.Event()
         self._failed = False
@@ -155,9 +156,30 @@ class Station:
             for uplink in self.uplinks:
                 uplink.heartbeat(fields)
         if ticks % SAVE_TICKS == 0:
+            self._look_at_certificate()
             self.exchange.save()
         if ticks % 2 == 0:
             self.notices.tell("children")
+
+    def _look_at_certificate(self) -> None:
+        """A renewed certificate of the station is shown from the next connection on; its broker shows it by itself."""
+        changed = self._certified_at()
+        if changed == self._certificate_ns:
+            return
+        self._certificate_ns = changed
+        identity = self.settings.identity
+        try:
+            self._client.show(identity, self._passphrase)
+            for uplink in self.uplinks:
+                uplink.show(identity, self._passphrase)
+        except (OSError, ValueError):
+            logger.exception("the new cert.pem can't be used: the station goes on with the old one")
+
+    def _certified_at(self) -> int:
+        try:
+            return (self.settings.identity / "cert.pem").stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def _expect(self) -> None:
         with self.exchange.watch_lock:

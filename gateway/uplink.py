@@ -16,6 +16,7 @@ from gateway.relay import IN_MEMORY, Identity, Letter, Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     import paho.mqtt.client as mqtt
     from sqlalchemy import Connection, Engine
@@ -71,6 +72,10 @@ class Uplink:
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message
         self._thread = threading.Thread(target=self._run, name=f"uplink {parent.id}", daemon=True)
+
+    def show(self, identity: Path, passphrase: str | None) -> None:
+        """Shows the certificate that is in the identity's folder now from the next connection on."""
+        self._client.show(identity, passphrase)
 
     def start(self) -> None:
         """Takes what the journal still holds for the parent, and connects."""

@@ -135,10 +135,12 @@ class AuthorityFolder:
         with self._alone():
             identity = self._current().issue(name, server=server, key=key, days=days)
             self._note_issued(identity.certificate)
-            older = self._relied_on()[1:]
-            successors = range(self._newest(), min(older, default=self._newest()), -1)
-            chain = tuple(self._certificate(number, "cross.pem") for number in successors if self._crosses(number))
-            return replace(identity, chain=chain, trusted=tuple(map(self._certificate, older)))
+            return replace(identity, chain=self._chain(), trusted=tuple(map(self._certificate, self._relied_on()[1:])))
+
+    def _chain(self) -> tuple[x509.Certificate, ...]:
+        older = self._relied_on()[1:]
+        successors = range(self._newest(), min(older, default=self._newest()), -1)
+        return tuple(self._certificate(number, "cross.pem") for number in successors if self._crosses(number))
 
     def sign_request(self, csr_der: bytes, device_id: str, days: Days = BUTTON_DAYS) -> x509.Certificate:
         """The certificate for a board's signing request; see Authority.sign_request."""
@@ -146,6 +148,17 @@ class AuthorityFolder:
             certificate = self._current().sign_request(csr_der, device_id, days)
             self._note_issued(certificate)
             return certificate
+
+    def renew(
+        self, name: str, point: bytes, days: Days = BUTTON_DAYS, *, server: bool = False
+    ) -> tuple[x509.Certificate, ...]:
+        """Another certificate for a key, and its chain; only for an id of which a certificate of ours still holds."""
+        with self._alone():
+            if not any(one.holds(self._clock()) for one in self.issued(name)):
+                raise AuthorityFault(f"{self.path} signed no certificate of {name} that still holds: enrol it anew.")
+            certificate = self._current().renew(name, point, days, server=server)
+            self._note_issued(certificate)
+            return certificate, *self._chain()
 
     def sign(self, octets: bytes) -> bytes:
         """The current authority's ECDSA signature with SHA-256, in DER: for what headquarters believes by it."""

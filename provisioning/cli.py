@@ -12,22 +12,26 @@ import json
 import os
 import sys
 import threading
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import click
 import typer
+from cryptography.hazmat.primitives.serialization import Encoding
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from provisioning import bundle, factory, images, lock, ports, selftest, sites, steps, vault
+from gateway import keys
+from provisioning import bundle, durable, factory, images, lock, ports, selftest, sites, steps, vault
 from provisioning.authority import AuthorityFolder
 from provisioning.benchlog import BenchLog
 from provisioning.board import Board
 from provisioning.errors import HeadquartersRefused, HeadquartersUnreachable, ProvisioningError, SetupFault, WrongBoard
 from provisioning.hq import Headquarters
+from provisioning.pki import STATION_DAYS, joined
 from provisioning.screen import Screen
 from provisioning.teller import Teller, Told
 
@@ -571,6 +575,44 @@ def wifi(
             )
 
 
+@app.command()
+def renew(
+    site: SiteId,
+    within: Annotated[int, typer.Option(min=1, help="Those whose certificate ends within so many days.")] = 90,
+) -> None:
+    """Send new certificates, over the air, to the site's buttons whose own end soon; each keeps its key."""
+    with _told("renew") as (screen, answer):
+        told, kept = sites.load(_options.home, site), _vault()
+        authority = _authority(kept)
+        soon_ms = (time.time() + within * 86_400) * 1000
+        answer.update({"sent_to": [], "failed": {}})
+        with _headquarters(told, kept) as headquarters:
+            for entry in headquarters.entries(site):
+                ends_ms = entry.certified_until_ms
+                if entry.state != "enrolled" or entry.kind != "button" or (ends_ms is not None and ends_ms > soon_ms):
+                    continue
+                with screen.step(entry.id, "Sending a certificate") as now:
+                    try:
+                        certificate = authority.renew(entry.id, bytes.fromhex(entry.point))[0]
+                        headquarters.send_certificate(entry.id, certificate.public_bytes(Encoding.PEM).decode())
+                    except HeadquartersUnreachable:
+                        raise
+                    except ProvisioningError as error:
+                        now.outcome, now.text = "failed", str(error)
+                        answer["failed"][entry.id] = str(error)
+                    else:
+                        now.text = (
+                            f"good until {certificate.not_valid_after_utc:%Y-%m-%d}; the old one stays until this works"
+                        )
+                        answer["sent_to"].append(entry.id)
+        if not answer["sent_to"] and not answer["failed"]:
+            screen.console.print(f"No button's certificate ends within {within} days.")
+        if answer["failed"]:
+            raise HeadquartersRefused(
+                f"Not sent to {', '.join(answer['failed'])}: {next(iter(answer['failed'].values()))}"
+            )
+
+
 # ------------------------------------------------------------------------------------------------ authority
 
 
@@ -614,6 +656,31 @@ def ca_issue(
         _log().append("ca issue", "", station=station)
         answer["folder"] = str(folder)
         screen.console.print(f"{folder}: the identity of {station}. Carry it there on something that you can erase.")
+
+
+@ca.command("renew")
+def ca_renew(
+    name: Annotated[str, typer.Argument(help="The station's id.")],
+    old: Annotated[Path, typer.Option("--from", help="Its present cert.pem.")],
+    new: Annotated[Path, typer.Option("--to", help="Where the new cert.pem goes.")],
+) -> None:
+    """Sign a station's certificate anew, for the key that it has; it takes it up without a restart."""
+    with _told("ca renew") as (screen, answer):
+        try:
+            present = keys.certificate(old)
+        except keys.KeyFileError as error:
+            raise SetupFault(f"{error}: give the station's present cert.pem.") from error
+        if present.subject.rfc4514_string() != f"CN={name}":
+            raise SetupFault(
+                f"{old} is for {present.subject.rfc4514_string()}, not for CN={name}: give the station's own."
+            )
+        certificates = _authority(_vault()).renew(name, keys.point(present.public_key()), STATION_DAYS, server=True)
+        durable.write(new, joined(certificates))
+        _log().append("ca renew", "", name=name)
+        answer["until"] = f"{certificates[0].not_valid_after_utc:%Y-%m-%d}"
+        screen.console.print(
+            f"{new}: good until {answer['until']}. Copy it beside the station's cert.pem and rename it over that."
+        )
 
 
 @ca.command("revoke")

@@ -60,6 +60,7 @@ class Entry:
     expires_at_ms: int | None
     retired_at_ms: int | None
     why: str
+    certified_until_ms: int | None
 
 
 class Headquarters:
@@ -153,6 +154,10 @@ class Headquarters:
         """Has a button told of a Wi-Fi network, over the air, sealed for it alone."""
         wanted = {"command": "wifi", "ssid": ssid, "password": password}
         self._json("POST", f"children/{quote(child, safe='')}/commands", json=wanted)
+
+    def send_certificate(self, child: str, certificate_pem: str) -> None:
+        """Has a button sent a certificate for the key that it has, over the air."""
+        self._json("PUT", f"registry/{quote(child, safe='')}/certificate", json={"certificate": certificate_pem})
 
     def send_revocations(self, crl_pem: bytes) -> bool:
         """Puts a revocation list into place; needs no token. True if it is newer than the one that was there."""

@@ -165,6 +165,14 @@ class Authority:
             )
         return self._sign(device_id, key, days, server=False)
 
+    def renew(self, name: str, point: bytes, days: Days, *, server: bool = False) -> x509.Certificate:
+        """Another certificate for a key that was certified before. point: the public key, 65 bytes."""
+        try:
+            key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
+        except ValueError as error:
+            raise AuthorityFault(f"What is known of {name} is not a P-256 key: nothing was signed.") from error
+        return self._sign(name, key, days, server=server)
+
     def sign(self, octets: bytes) -> bytes:
         """ECDSA with SHA-256, in DER."""
         self._check_time()

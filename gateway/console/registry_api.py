@@ -15,6 +15,7 @@ from gateway.console.parts import ConsoleNow, Problem
 from gateway.enrolment import (
     Enrolment,
     NewButton,
+    NewCertificate,
     RegistryRefusedError,
     TokenRefusedError,
     UnfitError,
@@ -91,6 +92,12 @@ def enrol(console: ConsoleNow, technician: Technician, child: str, wanted: NewBu
     made, is_new = console.desk.registrar.enrol(child, wanted, technician)
     answer.status_code = 201 if is_new else 200
     return made
+
+
+@router.put("/registry/{child}/certificate", status_code=202)
+def renew(console: ConsoleNow, technician: Technician, child: str, wanted: NewCertificate) -> Enrolment:
+    """Sends a button a certificate for the key that it has. It keeps the old one until headquarters answered over this."""
+    return console.desk.registrar.renew(child, wanted, technician)
 
 
 @router.post("/registry/{child}/retire")

@@ -363,6 +363,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "check.journal": ("Journal", "جرنل"),
     "check.disk": ("Disk", "ڈسک"),
     "check.clock": ("Clock", "گھڑی"),
+    "check.certificates": ("Certificates", "سرٹیفکیٹس"),
     "check.console": ("Console", "کنسول"),
     "check.parent": ("Link to {name}", "{name} سے رابطہ"),
     "check.clock of": ("Clock of {name}", "{name} کی گھڑی"),
