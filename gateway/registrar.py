@@ -109,9 +109,9 @@ class Registrar:
         if self._is_revoked(wanted.certificate):
             raise UnfitError(f"the certificate of {child} is on the revocation list")
         ends_ms = enrolment.ends_at_ms(wanted.certificate)
-        if known.certified_until_ms is not None and ends_ms <= known.certified_until_ms:
+        if known.certified_until_ms is not None and ends_ms < known.certified_until_ms:
             raise RegistryRefusedError(
-                f"{child} has a certificate until {enrolment.moment(known.certified_until_ms)} already, and this one ends no later"
+                f"{child} has a certificate until {enrolment.moment(known.certified_until_ms)} already, and this one ends earlier"
             )
         octets = x509.load_pem_x509_certificate(wanted.certificate.encode()).public_bytes(Encoding.DER)
         self._exchange.renew(child, octets, f"until {enrolment.moment(ends_ms)}", by)

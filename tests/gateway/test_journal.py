@@ -13,7 +13,7 @@ import pytest
 
 from demo.process import wait_until
 from firmware import wire
-from gateway.desk import State, StepRefusedError
+from gateway.desk import Place, State, StepRefusedError
 from gateway.journal import Entry, Journal, Kept
 from gateway.reception import MOST_TESTS, Reception
 from tests.parts import PROJECT
@@ -137,7 +137,9 @@ def test_whatever_was_said_to_be_kept_survives_sigkill(tmp_path: Path) -> None:
 
 
 def test_forgotten_tests_push_no_alarm_off_the_list(journal: Journal) -> None:
-    station: Any = SimpleNamespace(journal=journal, registry=SimpleNamespace(place_of=lambda _: None))
+    station: Any = SimpleNamespace(
+        journal=journal, registry=SimpleNamespace(sites=dict, place_of=lambda name: Place(name, name, "", "", "", ""))
+    )
     first = kept(journal, entry(1)).id
     for seq in range(2, MOST_TESTS + 12):
         kept(journal, entry(seq, cause=wire.TEST))

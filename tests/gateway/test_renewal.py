@@ -76,7 +76,7 @@ def test_a_button_s_certificate_is_renewed_over_the_air_through_power_cuts(world
     assert entry.certified_until_ms == short.not_valid_after_utc.timestamp() * 1000
     wait_until(lambda: not check(operator)["ok"], 5, "the warning")
     assert f"end within 30 days: {GATE} (" in check(operator)["text"]
-    assert "ends no later" in says(put(world, hq, GATE, short), 409)
+    assert "ends earlier" in says(put(world, hq, GATE, world.authority.renew(GATE, point(world), (-1, 28))), 409)
 
     new = world.authority.renew(GATE, point(world), (-1, 900))
     whole = {short.public_bytes(Encoding.DER), new.public_bytes(Encoding.DER)}

@@ -204,8 +204,8 @@ def test_an_older_database_is_moved_and_nothing_is_lost(tmp_path: Path) -> None:
     for lost in ("Konsulat, old", "Plot 21", "telephone was also: 15", "entrance gate was also named: Great gate"):
         assert lost in site.notes
     assert children == [
-        ("b1", "button", b"q", "khi-cn", "gate"), ("b2", "button", b"r", "khi-cn", "gate"), ("b3", "button", b"s", "", ""),
-        ("gw", "station", b"p", "khi-cn", ""),
+        ("b1", "button", b"q", "khi-cn", "gate", None), ("b2", "button", b"r", "khi-cn", "gate", None), ("b3", "button", b"s", "", "", None),
+        ("gw", "station", b"p", "khi-cn", "", None),
     ]  # fmt: skip
 
 

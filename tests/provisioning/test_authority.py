@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway import keyfile
+from gateway import keyfile, keys
 from provisioning import durable
 from provisioning.authority import AuthorityFolder
 from provisioning.errors import AuthorityFault, SetupFault
@@ -99,6 +100,24 @@ def test_a_short_passphrase_a_second_authority_and_a_missing_one_are_said(
     with pytest.raises(AuthorityFault, match=r"no authority in .*ca init"):
         AuthorityFolder.open(tmp_path / "nowhere", PASSPHRASE)
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_key_is_certified_again_for_an_id_whose_certificate_holds(authority: AuthorityFolder, clock: Clock) -> None:
+    before = authority.sign_request(request("b1"), "b1", days=(-1, 10))
+    key = before.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    after, *chain = authority.renew("b1", keys.point(key), (-1, 90))
+    after.verify_directly_issued_by(authority.certificate)
+    assert (after.public_key(), after.subject, chain) == (key, before.subject, [])
+    assert after.not_valid_after_utc > before.not_valid_after_utc
+    assert [one.serial for one in authority.issued("b1")] == [before.serial_number, after.serial_number]
+    with pytest.raises(AuthorityFault, match="no certificate of nobody that still holds"):
+        authority.renew("nobody", keys.point(key))
+    with pytest.raises(AuthorityFault, match="is not a P-256 key"):
+        authority.renew("b1", bytes(65))
+    clock.now += 100 * DAY
+    with pytest.raises(AuthorityFault, match="still holds"):
+        authority.renew("b1", keys.point(key))
 
 
 def test_every_unexpired_certificate_of_an_id_is_revoked(authority: AuthorityFolder, clock: Clock) -> None:

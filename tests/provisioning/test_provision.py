@@ -499,6 +499,10 @@ def test_a_new_wifi_password_reaches_the_button_over_the_air(
         return str(told_by[0]["state"])
 
     wait_until(lambda: state() == "done", 90, "the button is on the new network", every_s=1)
+    assert shop.must("renew", "--site", SITE_ID)["sent_to"] == []
+    renewed = shop.must("renew", "--site", SITE_ID, "--within", "4000")
+    assert answer["device"] in renewed["sent_to"]
+    wait_until(lambda: state() == "done", 90, "the button shows its new certificate", every_s=1)
     text = (shop.world.folder / "hq" / "state" / "station.db").read_bytes()
     assert b"second password" not in text
     site = sites.load(shop.home, SITE_ID)
