@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.x509 import load_der_x509_certificate
 from sqlalchemy import Connection, Row, insert, select, update
 
 from firmware import wire
@@ -75,13 +74,15 @@ class Outstanding:
             if waiting.code not in mine or mine[waiting.code].number < waiting.number:
                 mine[waiting.code] = waiting
 
-    def drop(self, child: str, number: tuple[int, int]) -> None:
-        """Forgets the command of that number."""
+    def drop(self, child: str, number: tuple[int, int]) -> Waiting | None:
+        """Forgets the command of that number; returns it if it was there."""
         with self._lock:
+            dropped = next((one for one in self._by_child.get(child, {}).values() if one.number == number), None)
             left = {code: one for code, one in self._by_child.get(child, {}).items() if one.number != number}
             self._by_child[child] = left
             if not left:
                 del self._by_child[child]
+            return dropped
 
     def due(self, child: str, now_ms: int, utc_ms: int) -> list[Waiting]:
         """What to send to a child now; it counts as sent."""
@@ -125,6 +126,7 @@ class Commands:
         self._journal = journal
         self._registry = registry
         self._send = send
+        self.certified: Callable[[str, bytes], None] = lambda _child, _certificate: None  # one that a child took
         self._outstanding = Outstanding()
         self._giving = threading.Lock()  # so that numbers are given and kept in the same order
 
@@ -223,25 +225,15 @@ class Commands:
             .where(_T.child == child, _T.boot == number[0], _T.seq == number[1], _T.state.in_(_OPEN_TO[state]))
             .values(state=state, answered_at_ms=now_ms, answer=text[:400])
         )
-        if state == "done":
-            self._certified(connection, child, number)
-
-    @staticmethod
-    def _certified(connection: Connection, child: str, number: tuple[Any, Any]) -> None:
-        """Notes in the registry until when a child's certificate holds, if the command that it did brought one."""
-        brought = connection.execute(
-            select(_T.detail).where(_T.child == child, _T.boot == number[0], _T.seq == number[1], _T.code == wire.RENEW)
-        ).scalar()
-        if brought is not None:
-            ends_ms = int(load_der_x509_certificate(brought).not_valid_after_utc.timestamp() * 1000)
-            of_child = schema.children.c.id == child
-            connection.execute(update(schema.children).where(of_child).values(certified_until_ms=ends_ms))
 
     def settled(self, child: str, message: dict[int, Any]) -> None:
         """The answer is committed: nothing is repeated any more."""
         detail = message.get(wire.DETAIL)
-        if message[wire.CODE] in ANSWERS and isinstance(detail, dict):
-            self._outstanding.drop(child, (detail.get(wire.ANSWER_BOOT, 0), detail.get(wire.ANSWER_SEQ, 0)))
+        if message[wire.CODE] not in ANSWERS or not isinstance(detail, dict):
+            return
+        one = self._outstanding.drop(child, (detail.get(wire.ANSWER_BOOT, 0), detail.get(wire.ANSWER_SEQ, 0)))
+        if one and one.code == wire.RENEW and one.detail and message[wire.CODE] == wire.COMMAND_DONE:
+            self.certified(child, one.detail)
 
     def expire(self, utc_ms: int) -> None:
         """Gives up what was not answered in time."""

@@ -138,6 +138,12 @@ def confirm(connection: Connection, child: str, now_ms: int) -> tuple[None, list
     return None, told
 
 
+def certified(connection: Connection, child: str, until_ms: int) -> tuple[None, list[Told]]:
+    """Notes until when a child's certificate holds."""
+    connection.execute(schema.children.update().where(_C.id == child).values(certified_until_ms=until_ms))
+    return None, []
+
+
 def retire(connection: Connection, child: str, reason: str, *, by: str, now_ms: int) -> tuple[Enrolment, list[Told]]:
     """Ends a button's entry, which stays, with its place. One that is retired already stays as it is."""
     known = entry(connection, child)

@@ -152,7 +152,9 @@ class Registrar:
     def begin(self) -> None:
         """The station was down and heard nobody: entries that are pending get a little more time."""
         self._change(lambda connection: entries.extend(connection, utc_ms() + RETURN_MS))
-        self._change(lambda connection: sitebook.declare(connection, self._settings.station, utc_ms()))
+        self._change_later(
+            lambda connection: sitebook.declare(connection, self._settings.station, utc_ms()), lambda: None
+        )
 
     def confirm(self, child: str) -> None:
         """A message of a pending child was believed."""
@@ -162,6 +164,12 @@ class Registrar:
                 lambda connection: entries.confirm(connection, child, utc_ms()),
                 lambda: self._confirming.discard(child),
             )
+
+    def certified(self, child: str, certificate: bytes) -> None:
+        """A child shows this certificate, in DER, from now on."""
+        ends = x509.load_der_x509_certificate(certificate).not_valid_after_utc
+        until_ms = int(ends.timestamp() * 1000)
+        self._change_later(lambda connection: entries.certified(connection, child, until_ms), lambda: None)
 
     def expire(self) -> None:
         """Forgets pending entries whose time is over, but for those whose board is heard: that one would work unknown."""

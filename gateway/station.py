@@ -60,6 +60,7 @@ class Station:
         )
         self.registrar = Registrar(settings, self.journal, self.registry, self.exchange)
         self.exchange.confirm = self.registrar.confirm
+        self.exchange.commands.certified = self.registrar.certified
         self.exchange.send_down = self._send_down
         self.uplinks = [
             Uplink(
