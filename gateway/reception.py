@@ -416,9 +416,17 @@ def _told(detail: object) -> str:
     if isinstance(detail.get(wire.ANSWER_TEXT), str):
         return str(detail[wire.ANSWER_TEXT])
     if SITE_FIELDS in detail:
-        said = (f"{field}: {text}" if pieces == 1 else f"{field} ({piece + 1} of {pieces}): {text}"
-                for field, text, piece, pieces in detail[SITE_FIELDS])  # fmt: skip
-        return f"by {detail[SITE_BY]}; " + " · ".join(said)
+        return _told_of_site(detail)
     parts = [f"by {detail[STEP_BY]}"] if STEP_BY in detail else []
     parts += [str(detail[key]) for key in (STEP_OUTCOME, STEP_NOTE) if detail.get(key)]
     return ", ".join(parts)
+
+
+def _told_of_site(detail: Mapping[int, Any]) -> str:
+    """A change of a site as a sentence; a station below may have sent anything."""
+    said = []
+    for one in detail[SITE_FIELDS] if isinstance(detail[SITE_FIELDS], list) else []:
+        if isinstance(one, list) and len(one) == 4 and isinstance(one[2], int):
+            field, text, piece, pieces = one
+            said.append(f"{field}: {text}" if pieces == 1 else f"{field} ({piece + 1} of {pieces}): {text}")
+    return f"by {detail.get(SITE_BY, '?')}; " + " · ".join(said)

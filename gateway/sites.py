@@ -357,6 +357,14 @@ class SitesFile(Part):
 
     sites: Annotated[tuple[SiteEntry, ...], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _once_each(self) -> Self:
+        ids = [site.id for site in self.sites]
+        if twice := sorted({one for one in ids if ids.count(one) > 1}):
+            message = f"{', '.join(twice)} is there twice: make one table of the two"
+            raise ValueError(message)
+        return self
+
 
 def load(path: Path) -> dict[str, dict[str, str]]:
     """The fields of each site of a file. Raises gateway.tomlfile.SettingsError, a line for each mistake."""

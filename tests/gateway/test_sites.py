@@ -14,7 +14,9 @@ from gateway import schema, sitebook, sites
 from gateway.cli import app
 from gateway.enrolment import RegistryRefusedError, UnfitError, UnknownChildError
 from gateway.journal import Journal
+from gateway.reception import _told
 from gateway.sitebook import Author, ChangedMeanwhileError
+from gateway.vocabulary import SITE_BY, SITE_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -275,3 +277,13 @@ def test_sites_from_a_shell(tmp_path: Path) -> None:
     assert "wrong.toml:20: sites.1.position" in said
     assert "wrong.toml:19: sites.1.phone: Extra inputs" in said
     assert "Airport  0 entrances; lacks address" in tocsin(tmp_path, "list")[1]
+    (tmp_path / "wrong.toml").write_text(FILE + FILE)
+    assert "khi-air, khi-cn is there twice" in tocsin(tmp_path, "import", str(tmp_path / "wrong.toml"))[1]
+
+
+@pytest.mark.parametrize(
+    "fields", [5, None, "x", [5], [["a", "b"]], [["address", "Plot 20", "0", 1]], [["a", 5, 0, None]]]
+)
+def test_whatever_a_station_below_tells_of_a_site_is_shown_or_left_out(fields: object) -> None:
+    assert _told({SITE_FIELDS: fields}).startswith("by ?; ")
+    assert _told({SITE_BY: "rabia", SITE_FIELDS: [["plan", "Keys", 1, 3]]}) == "by rabia; plan (2 of 3): Keys"
