@@ -4,7 +4,7 @@ import json
 
 from firmware import wire
 
-BOARDS = ("virtual", "olimex_esp32_poe_iso")
+BOARDS = ("virtual", "olimex_esp32_poe_iso", "esp32_devkitc", "esp32s3_devkit")
 MAX_WIFI = 4
 
 
