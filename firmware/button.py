@@ -176,11 +176,11 @@ class Button:
 
     def add_event(self, since_ms: int, code: int, subject=None, detail=None):
         """Keeps an event, which is sent when its turn comes; its (boot, seq), or None if it could not be kept."""
-        dropped = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
-        for number in dropped or ():
+        kept = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
+        for number in kept[1:] if kept else ():
             self.window.done(number)
         self._wake()
-        return None if dropped is None else self.outbox.events[-1]
+        return kept[0] if kept else None
 
     def _store(self, write, *what):
         """Storage that fails must not stop an alarm: it is said, and the button goes on with what is in memory."""
@@ -262,7 +262,7 @@ class Button:
             rssi=self.radio.rssi() if self.radio else self.board.rssi(),
             reset=self.board.reset_cause,
             firmware=self.board.version,
-            pending=len(self.latch.unconfirmed()) + len(self.outbox.events),
+            pending=len(self.latch.unconfirmed()) + self.outbox.waiting,
             shown=health.shown(self.latch.alarms, self._beaten),
             delay_ms=self._delay_ms,
             reconnects=self.session.reconnects,
@@ -354,7 +354,7 @@ class Button:
             self.board.tell("alarm", list(number), stage=stage)
         elif stage < wire.AT_HQ:
             return
-        elif number in self.outbox.events:
+        elif number in self.outbox.events:  # what was sent is among the oldest
             self._store(self.outbox.remove_event, number)
             self.window.done(number)
         else:
