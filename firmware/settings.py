@@ -6,6 +6,7 @@ from firmware import wire
 
 BOARDS = ("virtual", "olimex_esp32_poe_iso", "esp32_devkitc", "esp32s3_devkit")
 MAX_WIFI = 4
+MAX_BROKERS = 4
 
 BOTH = "both"
 NORMALLY_CLOSED = "normally_closed"
@@ -49,8 +50,8 @@ class Settings:
         if self.board not in BOARDS:
             raise SettingsFault("board must be one of: %s." % ", ".join(BOARDS))
         self.brokers = values["brokers"]
-        if not isinstance(self.brokers, list) or not self.brokers:
-            raise SettingsFault("brokers must be a list with at least one [address, port, server name].")
+        if not isinstance(self.brokers, list) or not 0 < len(self.brokers) <= MAX_BROKERS:
+            raise SettingsFault("brokers must be a list of 1 to %d [address, port, server name]." % MAX_BROKERS)
         for broker in self.brokers:
             if not _is_broker(broker):
                 raise SettingsFault("each of brokers must be [address, port from 1 to 65535, server name].")

@@ -42,7 +42,7 @@ Url = Annotated[str, AfterValidator(_url)]
 class Broker(Part):
     """Where a button connects to. name: what the broker's certificate must be for, most often the station's id."""
 
-    address: Annotated[str, Field(min_length=1)]
+    address: Annotated[str, Field(min_length=1, max_length=4)]
     port: Port = 8883
     name: Id
 
