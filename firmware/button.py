@@ -59,6 +59,7 @@ class Button:
         self._changes = []
         self._sampled_ms = clock.ms()
         self._delay_ms = 0
+        self._heap_least = 0
         self._seen_ns = 0
 
     # ---------------------------------------------------------------------------------------------- contacts
@@ -253,6 +254,8 @@ class Button:
         number = self.outbox.number()
         self._beats.append((number, self.clock.ms()))
         del self._beats[:-BEATS]
+        heap = health.heap_free()
+        self._heap_least = min(self._heap_least, heap) if self._heap_least else heap
         message = health.heartbeat(
             number,
             self.loops,
@@ -265,6 +268,8 @@ class Button:
             pending=len(self.latch.unconfirmed()) + self.outbox.waiting,
             shown=health.shown(self.latch.alarms, self._beaten),
             delay_ms=self._delay_ms,
+            heap=heap,
+            heap_least=self._heap_least,
             reconnects=self.session.reconnects,
             refused=self.refused + self.session.refused,
             storage_failed=self.storage_failed,

@@ -48,6 +48,7 @@ ONLINE = 34
 REFUSED = 35
 DISK = 36
 STORAGE = 37  # 0: what must survive a power cut is kept; 1: the flash cannot be written
+HEAP_LEAST = 45
 
 # KIND
 ALARM = 1
@@ -87,6 +88,7 @@ LOOP_FAULT = 7
 EVENTS_DROPPED = 8
 COMMAND_DONE = 9
 COMMAND_FAILED = 10
+FAULTED = 11  # the start before this one ended by a fault: DETAIL says which
 STILL_PRESSED = 13  # since before the start: DETAIL is [boot, seq] of the alarm that it belongs to
 CONTACT_CHATTERS = 14
 CONTACT_STUCK = 15
@@ -462,6 +464,7 @@ _BOUND = {
     BATTERY: 65535,
     SUPPLY: 255,
     HEAP: _UINT53,
+    HEAP_LEAST: _UINT53,
     UPTIME: _UINT53,
     RESET: 255,
     PENDING: _UINT53,

@@ -14,6 +14,7 @@ CODES = {
     wire.EVENTS_DROPPED: "events_dropped",
     wire.COMMAND_DONE: "command_done",
     wire.COMMAND_FAILED: "command_failed",
+    wire.FAULTED: "faulted",
     wire.STILL_PRESSED: "still_pressed",
     wire.CONTACT_CHATTERS: "contact_chatters",
     wire.CONTACT_STUCK: "contact_stuck",

@@ -232,6 +232,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "happening.tampered": ("The enclosure was opened", "ڈبے کا ڈھکن کھولا گیا"),
     "happening.tamper_restored": ("The enclosure is closed again", "ڈبے کا ڈھکن بند ہو گیا"),
     "happening.loop_faulty": ("The button's wire is faulty", "بٹن کی تار میں خرابی ہے"),
+    "happening.faulted": ("Its firmware failed and started again", "اس کا پروگرام رک کر دوبارہ شروع ہوا"),
     "happening.still_pressed": (
         "Still pressed after its start: the same alarm",
         "شروع ہونے کے بعد بھی دبا ہوا ہے: وہی الارم",
