@@ -9,6 +9,12 @@ Fields, kinds and codes are described in docs/protocol.md; their numbers are nev
 
 import hashlib
 
+try:
+    # CPython: stations judge thousands of messages a second
+    from hmac import compare_digest, digest  # type: ignore[import-not-found,unused-ignore]
+except ImportError:
+    digest = None
+
 MAX_ENVELOPE = 1024  # bytes of a child's envelope
 MAX_FRAME = 2048  # bytes of a frame: an envelope, its hops and the frame's own header
 DEPTH = 4  # maps and arrays within one another
@@ -287,6 +293,8 @@ def decode(octets):
 
 def hmac_sha256(key: bytes, message: bytes) -> bytes:
     """HMAC-SHA256 (RFC 2104); `key` of at most 64 bytes, as all keys here are."""
+    if digest is not None:
+        return digest(key, message, "sha256")
     block = key + bytes(64 - len(key))
     inner = hashlib.sha256(bytes([b ^ 0x36 for b in block]))
     inner.update(message)
@@ -297,6 +305,8 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
 
 def same(a: bytes, b: bytes) -> bool:
     """Equality in a time that does not depend on where the two differ."""
+    if digest is not None:
+        return compare_digest(a, b)
     if len(a) != len(b):
         return False
     difference = 0
