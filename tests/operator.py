@@ -19,7 +19,7 @@ class Operator:
         self._csrf = ""
 
     def sign_in(self) -> Operator:
-        wait_until(self._signed_in, 20, "signing in", every_s=0.2)
+        wait_until(self._signed_in, 60, "signing in", every_s=0.2)
         return self
 
     def _signed_in(self) -> bool:
