@@ -76,7 +76,7 @@ class Engine:
     def __init__(self, seed: int, *, tracing: bool) -> None:
         self.now = 0
         self.chance = random.Random(seed)
-        self.steps = 0
+        self.random = self.chance.random
         self.story: list[str] | None = [] if tracing else None
         self._queue: list[tuple[int, int, Machine, int, Callable[..., None], tuple[Any, ...]]] = []
         self._posted = 0
@@ -93,15 +93,14 @@ class Engine:
 
     def run(self, until_ms: int) -> None:
         """Everything up to a moment. A machine whose power is cut in the middle of something dies there."""
-        queue = self._queue
+        queue, pop = self._queue, heapq.heappop
         while queue and queue[0][0] <= until_ms:
-            self.now, _, machine, life, what, args = heapq.heappop(queue)
-            if machine.life != life:
+            self.now, _, machine, life, what, args = pop(queue)
+            if machine.life != life or not machine.running:
                 continue
             if machine.frozen:
                 machine.miss(life, what, args)
                 continue
-            self.steps += 1
             try:
                 what(*args)
             except PowerCutError:

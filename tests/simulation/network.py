@@ -41,9 +41,9 @@ class Way:
             self.held.append((to, to.life, line, what, args, lane))
             return
         engine = self.engine
-        at = engine.now + 1 + int(engine.chance.random() * self.delay_ms)
+        at = engine.now + 1 + int(engine.random() * self.delay_ms)
         if self.rough and lane:
-            roll = engine.chance.random() / self.rough
+            roll = engine.random() / self.rough
             if roll < 1:
                 if lane != "presence":
                     return
@@ -144,13 +144,22 @@ class Broker(Machine):
             return
         line.heard_ms = self.engine.now
         if qos:
-            line.way.carry(line.client.machine, line, line.client.acked, mid)
+            self._answer(line, mid)
         self._route(topic, payload, qos, retain=retain)
 
     def ping(self, line: Connection) -> None:
         if line.open:
             line.heard_ms = self.engine.now
-            line.way.carry(line.client.machine, line, line.client.acked, 0)
+            self._answer(line, 0)
+
+    @staticmethod
+    def _answer(line: Connection, mid: int) -> None:
+        """PUBACK or PINGRESP; without a detour through the queue where nothing is in its way."""
+        client = line.client
+        if line.way.cut or client.machine.frozen:
+            line.way.carry(client.machine, line, client.acked, mid)
+        else:
+            client.acked(line, mid)
 
     def puback(self, line: Connection, mid: int) -> None:
         if line.open and self.queue is not None:
@@ -233,7 +242,10 @@ class Client:
     def ack(self, mid: int, qos: int) -> None:
         if qos and self._line is not None:
             self.machine.burn()
-            self._way.carry(self._broker, self._line, self._broker.puback, mid)
+            if self._broker.frozen:
+                self._way.carry(self._broker, self._line, self._broker.puback, mid)
+            else:
+                self._broker.puback(self._line, mid)
 
     # ------------------------------------------------------------------------------- the connection
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from tests.simulation.network import Way
 
-WATCH_OF = 60  # of so many schedules one is about supervision
-LONG_OF = 60  # and one is long, with many presses
+WATCH_OF = 80  # of so many schedules one is about supervision
+LONG_OF = 100  # and one is long, with many presses
 HEALED_MS = 90_000  # alarms arrive within so long after the last fault
 SETTLED_MS = 420_000  # and events, whose pauses grow
 
@@ -35,7 +35,6 @@ class Result:
     violation: str = ""
     story: list[str] = field(default_factory=list)
     presses: int = 0
-    steps: int = 0
 
 
 @contextlib.contextmanager
@@ -67,6 +66,7 @@ class Hazards:
         self.chance = engine.chance
         self.world = world
         self.fate = Machine(engine, "fate")
+        self.fate.start()
 
     def at(self, ms: int, what: Callable[..., None], *args: object) -> None:
         self.engine.post(self.fate, max(0, ms - self.engine.now), what, *args)
@@ -174,7 +174,7 @@ class Hazards:
             alarm = {wire.KIND: wire.ALARM, wire.BOOT: 9_999, wire.SEQ: 1, wire.AGE: 0, wire.CAUSE: wire.HOLD_UP}
             payload = wire.seal(alarm, button, key_between(button, "thief"))
             broker._to_station(f"tocsin/1/{button}/alarm", payload, 1)
-            self.world.pressed.discard((button, 9_999, 1))
+            self.world.forged.add((button, 9_999, 1))
 
     def press(self, button: ButtonMachine) -> None:
         """A guard presses."""
@@ -188,7 +188,7 @@ class Hazards:
         """One fault: half of them within moments of `around_ms`."""
         chance, world = self.chance, self.world
         roll = chance.random()
-        at = around_ms + chance.randrange(-50, 200) if chance.random() < 0.5 else chance.randrange(9_000)
+        at = around_ms + chance.randrange(-50, 200) if chance.random() < 0.5 else chance.randrange(4_500)
         lasts = int(100 * 100 ** chance.random())  # 0.1 s to 10 s, short ones more often
         if roll < 0.22:
             self.at(at, self.cut_power, chance.choice(list(world.buttons.values())), chance.randrange(7), lasts)
@@ -227,10 +227,10 @@ STEPS = (State.ACKNOWLEDGED, State.RESPONDING, State.ON_SCENE, State.CLOSED)
 def _short(engine: Engine) -> World:
     """One or two presses, a few faults around them, then peace."""
     chance = engine.chance
-    world = World(engine, 1 if chance.random() < 0.8 else 2, 1, chance.choice((0, 1, 1, 2)))
+    world = World(engine, 1 if chance.random() < 0.8 else 2, 1, chance.choice((0, 0, 0, 1, 2)))
     world.start()
     hazards = Hazards(engine, world)
-    pressed_ms = chance.randrange(6_000)
+    pressed_ms = chance.randrange(3_000)
     for number in range(1 if chance.random() < 0.6 else 2):
         at = pressed_ms + number * chance.randrange(500, 3_000)
         hazards.at(at, hazards.press, chance.choice(list(world.buttons.values())))
@@ -239,7 +239,7 @@ def _short(engine: Engine) -> World:
     if chance.random() < 0.4:
         for _ in range(chance.randrange(1, 4)):
             hazards.at(pressed_ms + chance.randrange(4_000), world.operate, chance.choice(STEPS))
-    engine.run(max(9_000 if chance.random() < 0.2 else 3_000, pressed_ms + 1_500))
+    engine.run(max(8_000 if chance.random() < 0.15 else 2_500, pressed_ms + 1_500))
     world.heal()
     _until(engine, world.delivered, HEALED_MS)
     world.check_end()
@@ -351,5 +351,5 @@ def run(seed: int, *, tracing: bool = False) -> Result:
             result.presses = len(world.latched)
         except ViolationError as broken:
             result.violation = str(broken)
-    result.story, result.steps = engine.story or [], engine.steps
+    result.story = engine.story or []
     return result

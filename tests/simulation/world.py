@@ -42,6 +42,7 @@ class World:
         self.engine = engine
         self.latched: set[Number] = set()
         self.pressed: set[Number] = set()  # every alarm that ever left a button
+        self.forged: set[Number] = set()
         self.lasting: set[Number] = set()  # alarms and events, which are receipted after a commit only
         self.shown: dict[Number, int] = {}
         self.calm_since_ms = 0  # when the last fault ended; what begins is a fault, too
@@ -139,22 +140,20 @@ class World:
         """Whether memory is bounded."""
         if isinstance(machine, ButtonMachine):
             button = machine.button
-            sizes = {
-                "window": (len(button.window._due), window.SIZE),
-                "alarms": (len(button.latch.alarms), outbox.MAX_ALARMS),
-                "events": (len(button.outbox.events), outbox.MAX_EVENTS),
-                "heartbeats": (len(button._beats), BEATS),
-                "files": (len(machine.disk.files), outbox.MAX_ALARMS + outbox.MAX_EVENTS + 5),
-            }
-        else:
-            sizes = {}
-            for uplink in machine.uplinks:
-                alarms, events = uplink.outstanding()
-                sizes[f"alarms for {uplink.parent.id}"] = (alarms, len(self.pressed))
-                sizes[f"events for {uplink.parent.id}"] = (events, relay.IN_MEMORY)
-        for what, (size, most) in sizes.items():
-            if size > most:
-                self.broken("memory is bounded", f"{machine.name} holds {size} {what}, not {most}")
+            self._at_most(machine, "messages in the window", len(button.window._due), window.SIZE)
+            self._at_most(machine, "alarms", len(button.latch.alarms), outbox.MAX_ALARMS)
+            self._at_most(machine, "events", len(button.outbox.events), outbox.MAX_EVENTS)
+            self._at_most(machine, "heartbeats", len(button._beats), BEATS)
+            self._at_most(machine, "files", len(machine.disk.files), outbox.MAX_ALARMS + outbox.MAX_EVENTS + 5)
+            return
+        for uplink in machine.uplinks:
+            alarms, events = uplink.outstanding()
+            self._at_most(machine, "alarms for a parent", alarms, len(self.pressed) + len(self.forged))
+            self._at_most(machine, "events for a parent", events, relay.IN_MEMORY)
+
+    def _at_most(self, machine: ButtonMachine | Station, what: str, size: int, most: int) -> None:
+        if size > most:
+            self.broken("memory is bounded", f"{machine.name} holds {size} {what}, not {most}")
 
     def sent_down(self, station: Station, topic: str, payload: bytes) -> None:
         """A station is about to send something down: a receipt must not be ahead of its commit."""
