@@ -70,7 +70,7 @@ class ButtonMachine(Machine):
         self.engine.post(self, BEAT_MS, self._beat)
 
     def _complain(self, sentence: str) -> None:
-        self.engine.tell(self.name, sentence)
+        self.world.broken("a power cut damages no record", f"{self.name}: {sentence}")
 
     # ------------------------------------------------------------------------------------ clock, board
 

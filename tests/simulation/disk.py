@@ -44,7 +44,7 @@ class Disk:
     def open(self, path: str, mode: str) -> _File:
         name = path.rpartition("/")[2]
         if mode == "rb" and name not in self.files:
-            raise OSError(ENOENT)
+            raise OSError(ENOENT, "there is no such file")
         return _File(self, name)
 
     def put(self, name: str, octets: bytes) -> None:
@@ -68,7 +68,7 @@ class Disk:
         self._burn()
         name = path.rpartition("/")[2]
         if name not in self.files:
-            raise OSError(ENOENT)
+            raise OSError(ENOENT, "there is no such file")
         del self.files[name]
 
     def _burn(self) -> None:

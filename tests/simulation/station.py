@@ -82,7 +82,7 @@ class Station(Machine):
         self.settings = SimpleNamespace(
             station=name, role=role, identity=None, supervision=SimpleNamespace(deadline_s=14.0)
         )
-        self._home = Way(engine, f"{name} at home", 2)
+        self.home = Way(engine, f"{name} at home", 2)  # to its own broker
         self._refused = False
         self.exchange: Exchange
         self.journal: Journal
@@ -142,7 +142,7 @@ class Station(Machine):
         for uplink in self.uplinks:
             uplink.begin()
             self._turn(uplink)
-        client = Client(self, self.broker, self._home, self.name, 10_000)
+        client = Client(self, self.broker, self.home, self.name, 10_000)
         client.on_connect, client.on_disconnect, client.on_message = self._connected, self._disconnected, self._message
         self._clients.append(client)
         self._client = client

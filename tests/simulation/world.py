@@ -72,6 +72,7 @@ class World:
             name: ButtonMachine(engine, self, name, keys[name], self.brokers[self.home[name]], self.ways[name])
             for name in pressers
         }
+        self.homes = [station.home for station in self.stations.values()]
         self.machines = [*self.brokers.values(), *self.stations.values(), *self.buttons.values()]
 
     def start(self) -> None:
@@ -251,7 +252,7 @@ class World:
             machine.fuse = None
             if not machine.running:
                 machine.start()
-        for way in self.ways.values():
+        for way in (*self.ways.values(), *self.homes):
             way.heal()
         self.troubles = 0
         self.calm_since_ms = self.engine.now
