@@ -60,7 +60,8 @@ def main() -> int:
     bad: list[schedules.Result] = []
     with ProcessPoolExecutor(told.processes) as pool:
         parts = [
-            pool.submit(chunk, told.seed + at, min(CHUNK, told.schedules - at)) for at in range(0, told.schedules, CHUNK)
+            pool.submit(chunk, told.seed + at, min(CHUNK, told.schedules - at))
+            for at in range(0, told.schedules, CHUNK)
         ]
         for part in parts:
             count, pressed, found = part.result()

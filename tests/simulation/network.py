@@ -53,8 +53,7 @@ class Way:
                 engine.post(to, engine.chance.randrange(3_000), what, line, *args)
                 return
         downward = to is not line.broker
-        if at < line.last_ms[downward]:
-            at = line.last_ms[downward]
+        at = max(at, line.last_ms[downward])
         line.last_ms[downward] = at
         engine.post(to, at - engine.now, what, line, *args)
 

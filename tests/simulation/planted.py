@@ -235,25 +235,54 @@ def _never_again(_sent: Any) -> Any:
 
 
 PLANTED = (
-    Planted("receipt before commit", "a receipt goes out as soon as a message comes", Exchange, "_record", _receipt_early),
+    Planted(
+        "receipt before commit", "a receipt goes out as soon as a message comes", Exchange, "_record", _receipt_early
+    ),
     Planted("PUBACK before commit", "the broker forgets what is not on the disk", Exchange, "_record", _puback_early),
     Planted("no deduplication", "a repeat is journaled again", Journal, "keep", _no_dedup),
-    Planted("relay forgets at reconnection", "what was outstanding is dropped", Outgoing, "reconnected", _forgets_at_reconnection),
+    Planted(
+        "relay forgets at reconnection",
+        "what was outstanding is dropped",
+        Outgoing,
+        "reconnected",
+        _forgets_at_reconnection,
+    ),
     Planted("relay sends once", "sent counts as arrived", Outgoing, "due", _sent_is_done),
-    Planted("relay starts empty", "a restart loads nothing from the journal", Uplink, "_outstanding", _starts_empty, "long"),
+    Planted(
+        "relay starts empty", "a restart loads nothing from the journal", Uplink, "_outstanding", _starts_empty, "long"
+    ),
     Planted("no MAC", "headquarters believes whatever comes", Judge, "_believe", _believes_everything),
-    Planted("reported flag forgotten", "a silent child is told of again and again", Supervision, "due", _forgets_that_it_told, "watch"),
-    Planted("old will believed", "a will of an earlier session counts", Supervision, "gone", _believes_old_wills, "watch"),
+    Planted(
+        "reported flag forgotten",
+        "a silent child is told of again and again",
+        Supervision,
+        "due",
+        _forgets_that_it_told,
+        "watch",
+    ),
+    Planted(
+        "old will believed", "a will of an earlier session counts", Supervision, "gone", _believes_old_wills, "watch"
+    ),
     Planted("silence unheard", "no silence is an event", Supervision, "_overdue", _never_silent, "watch"),
     Planted("deadline too long", "silence is told of 7 s too late", Supervision, "_overdue", _patient, "watch"),
     Planted("never back", "a child that is back stays reported", Supervision, "heard", _hears_the_past, "watch"),
     Planted("any step", "an incident moves backwards", records, "check_step", _any_step),
     Planted("torn write", "a record is written in place", Flash, "write", _writes_in_place),
     Planted("alarm not kept", "an alarm is in memory only", Outbox, "keep_alarm", _forgets_alarms),
-    Planted("receipt of another alarm", "any receipt counts for the oldest alarm", latch.Latch, "receipt", _any_receipt),
+    Planted(
+        "receipt of another alarm", "any receipt counts for the oldest alarm", latch.Latch, "receipt", _any_receipt
+    ),
     Planted("stage goes back", "an old receipt counts", latch.Latch, "receipt", _goes_back),
-    Planted("resending stops too soon", "the gateway's receipt ends it", latch.Latch, "unconfirmed", _done_at_the_gateway),
-    Planted("dropped after stage 1", "an alarm is removed when the gateway has it", Button, "_receipted", _dropped_at_the_gateway),
+    Planted(
+        "resending stops too soon", "the gateway's receipt ends it", latch.Latch, "unconfirmed", _done_at_the_gateway
+    ),
+    Planted(
+        "dropped after stage 1",
+        "an alarm is removed when the gateway has it",
+        Button,
+        "_receipted",
+        _dropped_at_the_gateway,
+    ),
     Planted("resending never", "an alarm is sent once a connection", latch.Latch, "sent", _never_again),
     Planted("counter lost", "the boot counter is not in flash", Outbox, "_count", _counts_in_memory, "watch"),
     Planted("counter reused", "a start takes the number of the last one", Outbox, "_count", _same_boot),

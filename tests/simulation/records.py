@@ -193,7 +193,9 @@ class Journal:
             entry = self.records.rows[position - 1]
             if stage is None and position > after and entry.kind == kind and len(found) < limit:
                 found.append(
-                    Owed(position, entry.identity, entry.envelope, entry.hops, entry.received_at_ms, entry.happened_at_ms)
+                    Owed(
+                        position, entry.identity, entry.envelope, entry.hops, entry.received_at_ms, entry.happened_at_ms
+                    )
                 )
         return found
 

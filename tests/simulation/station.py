@@ -121,7 +121,13 @@ class Station(Machine):
         registry: Any = self.registry
         journal: Any = self.journal
         exchange = self.exchange = Exchange(
-            settings, journal, registry, Refusals(), Notices(), self.journal.next_boot(), self  # type: ignore[arg-type]
+            settings,
+            journal,
+            registry,
+            Refusals(),
+            Notices(),
+            self.journal.next_boot(),
+            self,  # type: ignore[arg-type]
         )
         exchange.send_down = self._send_down
         exchange.commands.remember = lambda: None  # type: ignore[method-assign]  # nobody gives commands here

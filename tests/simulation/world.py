@@ -134,7 +134,8 @@ class World:
         for alarm in machine.button.latch.alarms:
             if alarm.stage >= wire.AT_HQ and not self.hq.records.has((machine.name, alarm.boot, alarm.seq)):
                 self.broken(
-                    "a button shows at_hq only for what headquarters committed", f"{machine.name} {alarm.boot} {alarm.seq}"
+                    "a button shows at_hq only for what headquarters committed",
+                    f"{machine.name} {alarm.boot} {alarm.seq}",
                 )
 
     def bounded(self, machine: ButtonMachine | Station) -> None:
@@ -166,7 +167,9 @@ class World:
         message = wire.message_of(payload) if bare else wire.unseal(payload).message
         number = (message[wire.DEVICE], message[wire.BOOT], message[wire.SEQ])
         if message[wire.STAGE] and number in self.lasting and not station.records.has(number):
-            self.broken("no receipt before its commit", f"{station.name} receipts {number}, stage {message[wire.STAGE]}")
+            self.broken(
+                "no receipt before its commit", f"{station.name} receipts {number}, stage {message[wire.STAGE]}"
+            )
 
     def acknowledged(self, station: Station, message: Message, refused: bool) -> None:
         """A station lets its broker forget a message."""
@@ -193,7 +196,10 @@ class World:
             if entry.source == station.name:
                 self._reported(station, subject)
             if station is self.hq:
-                for child in (subject, *str(entry.message.get(wire.DETAIL, "")).rpartition("behind it: ")[2].split(", ")):
+                for child in (
+                    subject,
+                    *str(entry.message.get(wire.DETAIL, "")).rpartition("behind it: ")[2].split(", "),
+                ):
                     self.heard_silent.setdefault(child, self.engine.now)
         elif code == wire.CHILD_BACK and entry.source == station.name:
             station.reported.discard(subject)
