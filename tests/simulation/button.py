@@ -38,6 +38,7 @@ class ButtonMachine(Machine):
         self.disk.owner = self
         self.button: Button
         self.session: Session
+        self.beats: list[bytes] = []  # that somebody recorded
         self._told = SimpleNamespace(id=name, hq="hq")
         self._reading = REST
         self._started_ms = 0

@@ -153,6 +153,18 @@ def _hears_the_past(heard: Any) -> Any:
     return believing
 
 
+def _believes_replays(heard: Any) -> Any:
+    def believing(
+        self: Supervision, child: str, boot: int, seq: int, uptime_ms: int, now_ms: int, *rest: Any
+    ) -> Verdict:
+        verdict: Verdict = heard(self, child, boot, seq, uptime_ms, now_ms, *rest)
+        if verdict is Verdict.REPEATED:
+            self.children[child].last_ms = now_ms
+        return verdict
+
+    return believing
+
+
 def _any_step(_check: Any) -> Any:
     return lambda *_: None
 
@@ -217,7 +229,7 @@ def _same_boot(count: Any) -> Any:
 
 
 def _no_window(_due: Any) -> Any:
-    return lambda self, waiting, _now_ms: [number for number in waiting if number not in self._due]
+    return lambda self, waiting, now_ms: [number for number in waiting if self._due.get(number, 0) <= now_ms]
 
 
 def _bare_is_enough(receipt: Any) -> Any:
@@ -266,6 +278,9 @@ PLANTED = (
     Planted("silence unheard", "no silence is an event", Supervision, "_overdue", _never_silent, "watch"),
     Planted("deadline too long", "silence is told of 7 s too late", Supervision, "_overdue", _patient, "watch"),
     Planted("never back", "a child that is back stays reported", Supervision, "heard", _hears_the_past, "watch"),
+    Planted(
+        "replay believed", "a recorded heartbeat is a sign of life", Supervision, "heard", _believes_replays, "watch"
+    ),
     Planted("any step", "an incident moves backwards", records, "check_step", _any_step),
     Planted("torn write", "a record is written in place", Flash, "write", _writes_in_place),
     Planted("alarm not kept", "an alarm is in memory only", Outbox, "keep_alarm", _forgets_alarms),

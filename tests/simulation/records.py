@@ -142,6 +142,8 @@ class Journal:
         position = records.positions.get(identity)
         if position is None:
             return None
+        if parent == "hq":
+            self._station.world.told(self._station, identity, stage)
         before = records.owed[parent].get(position)
         if before is None or before < stage:
             records.owed[parent][position] = stage

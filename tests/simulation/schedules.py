@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tests.simulation.network import Way
 
 WATCH_OF = 80  # of so many schedules one is about supervision
-LONG_OF = 100  # and one is long, with many presses
+LONG_OF = 100  # one is long, with many presses
+LARGE_OF = 2_000  # and one is long and has many buttons and gateways
 HEALED_MS = 90_000  # alarms arrive within so long after the last fault
 SETTLED_MS = 420_000  # and events, whose pauses grow
 
@@ -191,6 +192,17 @@ class Hazards:
         self.engine.tell("fate", f"an old will of {button.name} comes late")
         button.broker._to_station(*will, 1)
 
+    def replay(self, button: ButtonMachine) -> None:
+        """A stolen gateway plays a dead button's heartbeats again."""
+        if not button.running and button.beats:
+            recorded = self.chance.choice(button.beats)
+            button.broker._to_station(f"tocsin/1/{button.name}/heartbeat", recorded, 0)
+            gate = self.world.home[button.name]
+            frame = {wire.KIND: wire.FRAME, wire.ENVELOPE: recorded, wire.HOPS: [[gate, self.world.hq.utc_ms()]]}
+            payload = wire.seal(frame, gate, key_between(gate, "hq"))
+            self.world.hq.broker._to_station(f"tocsin/1/{gate}/heartbeat", payload, 0)
+            self.engine.post(self.fate, 2_000, self.replay, button)
+
     def press(self, button: ButtonMachine) -> None:
         """A guard presses."""
         if button.running and not button.frozen:
@@ -265,14 +277,14 @@ def _short(engine: Engine) -> World:
     return world
 
 
-def _long(engine: Engine) -> World:
+def _long(engine: Engine, times: int = 1) -> World:
     """Many presses and faults, limits that are reached, everything worked to the end."""
     chance = engine.chance
-    world = World(engine, chance.randrange(1, 4), chance.randrange(1, 3), 2)
+    world = World(engine, times * chance.randrange(1, 4), times * chance.randrange(1, 3), 2)
     world.start()
     hazards = Hazards(engine, world)
     end = chance.randrange(10_000, 40_000)
-    for _ in range(chance.randrange(1, 12)):
+    for _ in range(times * chance.randrange(1, 12)):
         at = chance.randrange(end)
         hazards.at(at, hazards.press, chance.choice(list(world.buttons.values())))
         for _ in range(chance.randrange(2)):
@@ -294,7 +306,12 @@ def _long(engine: Engine) -> World:
     return world
 
 
-CAUSES = ("unplugged", "frozen", "cut", "killed", "gateway frozen", "uplink cut", "broker killed", "none")
+def _large(engine: Engine) -> World:
+    """A long schedule of up to twelve buttons behind eight gateways."""
+    return _long(engine, 4)
+
+
+CAUSES = ("unplugged", "replayed", "frozen", "cut", "killed", "gateway frozen", "uplink cut", "broker killed", "none")
 
 
 def _watch(engine: Engine) -> World:
@@ -317,10 +334,13 @@ def _watch(engine: Engine) -> World:
     cause = chance.choice(CAUSES)
     began = engine.now
     world.heard_silent.clear()
-    subject = button.name if cause in {"unplugged", "frozen", "cut"} else gate.name
+    subject = button.name if cause in {"unplugged", "replayed", "frozen", "cut"} else gate.name
     lasting = DEADLINE_MS + 2_000
     if cause == "unplugged":
         hazards.cut_power(button, 0, lasting)
+    elif cause == "replayed":
+        hazards.cut_power(button, 0, lasting)
+        hazards.replay(button)
     elif cause == "frozen":
         hazards.freeze(button, lasting)
     elif cause == "cut":
@@ -355,10 +375,15 @@ def _until(engine: Engine, true: Callable[[], bool], at_most_ms: int) -> None:
         engine.run(engine.now + 250)
 
 
+KINDS = {"short": _short, "long": _long, "large": _large, "watch": _watch}
+
+
 def kind_of(seed: int) -> str:
     """Which sort of schedule a seed is."""
     if seed % WATCH_OF == 7:
         return "watch"
+    if seed % LARGE_OF == 1_501:
+        return "large"
     return "long" if seed % LONG_OF == 23 else "short"
 
 
@@ -372,9 +397,9 @@ def run(seed: int, *, kind: str = "", tracing: bool = False) -> Result:
     engine = Engine(seed, tracing=tracing)
     kind = kind or kind_of(seed)
     result = Result(seed, kind)
-    with sealing(real=real_of(seed)), small_limits(small=kind == "long"):
+    with sealing(real=real_of(seed)), small_limits(small=kind in {"long", "large"}):
         try:
-            world = {"short": _short, "long": _long, "watch": _watch}[kind](engine)
+            world = KINDS[kind](engine)
             result.presses = len(world.latched)
         except ViolationError as broken:
             result.violation = str(broken)

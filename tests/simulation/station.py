@@ -75,7 +75,7 @@ class Station(Machine):
         self.registry = registry
         self.above = above
         self.records = Records()
-        self.tick_ms = 1_000
+        self.tick_ms = 2_000
         self.slow_ms = 15  # how long a commit takes, at most
         self.skew_ms = 0  # of its UTC
         self.reported: set[str] = set()  # silent children that this life told of

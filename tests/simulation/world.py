@@ -102,6 +102,8 @@ class World:
             if lane == "alarm":
                 self.pressed.add(number)
                 self.engine.tell(machine.name, f"sends alarm {number[1:]}")
+        elif lane == "heartbeat" and len(machine.beats) < 4:
+            machine.beats.append(payload)
 
     def said(self, machine: ButtonMachine, what: str, about: tuple[Any, ...], more: dict[str, Any]) -> None:
         """A button tells its board something."""
@@ -205,6 +207,11 @@ class World:
             station.reported.discard(subject)
         elif station is self.hq and code in {wire.BROKER_LOST, wire.LOOP_CUT}:
             self.heard_silent.setdefault(entry.source, self.engine.now)
+
+    def told(self, station: Station, number: Number, stage: int) -> None:
+        """A station notes headquarters' receipt for a message: it can't know more than headquarters."""
+        if number in self.lasting and stage > (self.hq.records.stage(number) or 0):
+            self.broken("no receipt before its commit", f"{station.name} is told stage {stage} of {number}")
 
     def _reported(self, station: Station, subject: str) -> None:
         if subject in station.reported:
