@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 BEAT_MS = 5_000
+NEVER_MS = 1 << 60
 EPOCH_MS = 1_700_000_000_000
 
 
@@ -114,6 +115,7 @@ class Station(Machine):
     def _begin(self) -> None:
         settings: Any = self.settings
         self._clients = []
+        self._turns: dict[str, int] = {}  # by parent: when its uplink's next turn is
         self.reported = set()
         self._started_ms = self.engine.now
         self._broker_up = self._broker_seen = False
@@ -147,7 +149,7 @@ class Station(Machine):
         exchange.event(wire.STATION_STARTED, self.name)
         for uplink in self.uplinks:
             uplink.begin()
-            self._turn(uplink)
+            self._turn_in(uplink, 0)
         client = Client(self, self.broker, self.home, self.name, 10_000)
         client.on_connect, client.on_disconnect, client.on_message = self._connected, self._disconnected, self._message
         self._clients.append(client)
@@ -178,32 +180,25 @@ class Station(Machine):
             )
         finally:
             link.client = real
-        turns = [False]
-
-        def ring() -> None:
-            if not turns[0]:
-                turns[0] = True
-                self.engine.post(self, 0, turn)
-
-        def turn() -> None:
-            turns[0] = False
-            self._turn(uplink)
-
-        uplink._bell = Bell(ring)  # type: ignore[assignment]
-        uplink._next = 0  # type: ignore[attr-defined]
+        uplink._bell = Bell(lambda: self._turn_in(uplink, 0))  # type: ignore[assignment]
+        self._turns[above.name] = NEVER_MS
         return uplink
 
-    def _turn(self, uplink: Any) -> None:
+    def _turn_in(self, uplink: Uplink, wait_ms: int) -> None:
+        at = self.engine.now + wait_ms
+        if at < self._turns[uplink.parent.id]:
+            self._turns[uplink.parent.id] = at
+            self.engine.post(self, wait_ms, self._turn, uplink, at)
+
+    def _turn(self, uplink: Uplink, at: int) -> None:
         """What the uplink's own thread does."""
+        if at != self._turns[uplink.parent.id]:
+            return
+        self._turns[uplink.parent.id] = NEVER_MS
         wait_ms = uplink.turn(self.engine.now)
         self.world.bounded(self)
         if not wait_ms or (uplink.connected and uplink.outstanding() != (0, 0)):
-            uplink._next += 1
-            self.engine.post(self, wait_ms, self._turn_again, uplink, uplink._next)
-
-    def _turn_again(self, uplink: Any, number: int) -> None:
-        if number == uplink._next:
-            self._turn(uplink)
+            self._turn_in(uplink, wait_ms)
 
     def crash(self) -> None:
         super().crash()

@@ -144,20 +144,25 @@ class World:
         """Whether memory is bounded."""
         if isinstance(machine, ButtonMachine):
             button = machine.button
-            self._at_most(machine, "messages in the window", len(button.window._due), window.SIZE)
-            self._at_most(machine, "alarms", len(button.latch.alarms), outbox.MAX_ALARMS)
-            self._at_most(machine, "events", len(button.outbox.events), outbox.MAX_EVENTS)
-            self._at_most(machine, "heartbeats", len(button._beats), BEATS)
-            self._at_most(machine, "files", len(machine.disk.files), outbox.MAX_ALARMS + outbox.MAX_EVENTS + 5)
+            if (
+                len(button.window._due) > window.SIZE
+                or len(button.latch.alarms) > outbox.MAX_ALARMS
+                or len(button.outbox.events) > outbox.MAX_EVENTS
+                or len(button._beats) > BEATS
+                or len(machine.disk.files) > outbox.MAX_ALARMS + outbox.MAX_EVENTS + 5
+            ):
+                held = (
+                    f"{len(button.window._due)} messages in the window, {len(button.latch.alarms)} alarms, "
+                    f"{len(button.outbox.events)} events, {len(button._beats)} heartbeats, {len(machine.disk.files)} files"
+                )
+                self.broken("memory is bounded", f"{machine.name} holds {held}")
             return
         for uplink in machine.uplinks:
             alarms, events = uplink.outstanding()
-            self._at_most(machine, "alarms for a parent", alarms, len(self.pressed) + len(self.forged))
-            self._at_most(machine, "events for a parent", events, relay.IN_MEMORY)
-
-    def _at_most(self, machine: ButtonMachine | Station, what: str, size: int, most: int) -> None:
-        if size > most:
-            self.broken("memory is bounded", f"{machine.name} holds {size} {what}, not {most}")
+            if alarms > len(self.pressed) + len(self.forged) or events > relay.IN_MEMORY:
+                self.broken(
+                    "memory is bounded", f"{machine.name} holds {alarms} alarms and {events} events for a parent"
+                )
 
     def sent_down(self, station: Station, topic: str, payload: bytes) -> None:
         """A station is about to send something down: a receipt must not be ahead of its commit."""
