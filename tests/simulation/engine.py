@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 class PowerCutError(BaseException):
     """The machine is gone in the middle of what it does. Not an Exception: no code under test may catch it."""
 
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine.name)
+        self.machine = machine
+
 
 class ViolationError(Exception):
     """A promise was broken; the text names the invariant."""
@@ -41,7 +45,7 @@ class Machine:
         if self.fuse is not None:
             if self.fuse <= 0:
                 self.fuse = None
-                raise PowerCutError
+                raise PowerCutError(self)
             self.fuse -= 1
 
     def start(self) -> None:
@@ -103,7 +107,7 @@ class Engine:
                 continue
             try:
                 what(*args)
-            except PowerCutError:
-                self.tell(machine.name, "loses power in the middle of it")
-                machine.crash()
+            except PowerCutError as cut:
+                self.tell(cut.machine.name, "loses power in the middle of it")
+                cut.machine.crash()
         self.now = until_ms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -66,8 +67,7 @@ class Hazards:
         self.engine = engine
         self.chance = engine.chance
         self.world = world
-        self.fate = Machine(engine, "fate")
-        self.fate.start()
+        self.fate = world.fate
 
     def at(self, ms: int, what: Callable[..., None], *args: object) -> None:
         self.engine.post(self.fate, max(0, ms - self.engine.now), what, *args)
@@ -162,7 +162,7 @@ class Hazards:
             payload = wire.encode(receipt)
             if self.chance.random() < 0.5:
                 payload = wire.seal(receipt, "hq", key_between(button.name, "thief"))
-            self._deliver(button, payload)
+            self.engine.post(button, 0, self._deliver, button, payload)
 
     @staticmethod
     def _deliver(button: ButtonMachine, payload: bytes) -> None:
@@ -403,5 +403,10 @@ def run(seed: int, *, kind: str = "", tracing: bool = False) -> Result:
             result.presses = len(world.latched)
         except ViolationError as broken:
             result.violation = str(broken)
+        except Exception as problem:
+            if engine.story is None:
+                result.violation = f"no code fails: {type(problem).__name__}: {problem}"
+            else:
+                result.violation = traceback.format_exc()
     result.story = engine.story or []
     return result

@@ -14,7 +14,7 @@ from gateway.desk import NEXT_STEPS, Outcome, State, StepRefusedError
 from gateway.supervision import LATE_MS
 from gateway.vocabulary import STAGES
 from tests.simulation.button import ButtonMachine
-from tests.simulation.engine import Engine, ViolationError
+from tests.simulation.engine import Engine, Machine, ViolationError
 from tests.simulation.network import Broker, Way
 from tests.simulation.station import Above, Registry, Station
 
@@ -67,6 +67,8 @@ class World:
         for name in gates:
             up = Above("hq", self.brokers["hq"], self.ways[name], keys[name])
             self.stations[name] = Station(engine, self, name, "site", self.brokers[name], Registry({}, set()), [up])
+        self.fate = Machine(engine, "fate")  # what happens to all of it
+        self.fate.start()
         self.home = {name: gates[number % len(gates)] for number, name in enumerate(pressers)}
         self.buttons = {
             name: ButtonMachine(engine, self, name, keys[name], self.brokers[self.home[name]], self.ways[name])
@@ -240,7 +242,7 @@ class World:
         if not hq.running or hq.frozen or not hq.records.states:
             return
         number = self.engine.chance.choice(list(hq.records.states))
-        self._step(number, state)
+        self.engine.post(hq, 0, self._step, number, state)
 
     def _step(self, number: int, state: State) -> None:
         hq = self.hq
@@ -263,7 +265,9 @@ class World:
     # ------------------------------------------------------------------------------------------- the end
 
     def heal(self) -> None:
-        """Everything has power, runs, and is connected by good ways."""
+        """Everything has power, runs, and is connected by good ways; nothing happens to it any more."""
+        self.fate.crash()
+        self.fate.start()
         for machine in self.machines:
             if machine.frozen:
                 machine.thaw()
