@@ -29,11 +29,12 @@ class ButtonMachine(Machine):
     reset_cause = 1
     version = "1"
 
-    def __init__(self, engine: Engine, world: World, name: str, key: bytes, broker: Broker, way: Way) -> None:
+    def __init__(self, engine: Engine, world: World, name: str, key: bytes, ends: list[tuple[Broker, Way]]) -> None:
         super().__init__(engine, name)
         self.world = world
         self.key = key
-        self.broker, self.way = broker, way
+        self.ends = ends
+        self.broker = ends[0][0]
         self.disk = Disk()
         self.disk.owner = self
         self.button: Button
@@ -61,7 +62,7 @@ class ButtonMachine(Machine):
     def _boot(self) -> None:
         flash = Flash("state", self.disk, self.disk.open)
         store = Outbox(flash, self._complain, bytes)
-        self.session = Session(self, self.broker, self.way)
+        self.session = Session(self, self.ends)
         self.button = Button(self._told, self.key, store, self, self, self._wake)
         self.button.session = self.session
         self.session.urgent = bool(self.button.latch.unconfirmed())

@@ -339,12 +339,15 @@ class Client:
 class Session:
     """A button's connection: what firmware/session.py offers to the button, with its vigil and its pauses."""
 
-    def __init__(self, machine: ButtonMachine, broker: Broker, way: Way) -> None:
+    def __init__(self, machine: ButtonMachine, ends: list[tuple[Broker, Way]]) -> None:
+        """ends: the brokers that are tried in turn."""
         self.machine = machine
+        self._ends = ends
+        self._turn = 0
         self.up = self.urgent = False
         self.reconnects = self.refused = 0
         self.up_ms = 0
-        self._broker, self._way = broker, way
+        self._broker, self._way = ends[0]
         self._line: Connection | None = None
         self._vigil = Vigil(0)
         self._backoff = Backoff()
@@ -362,6 +365,7 @@ class Session:
         return True
 
     def open(self) -> None:
+        self._broker, self._way = self._ends[self._turn % len(self._ends)]
         will = self.machine.button.will()[:2]
         line = self._line = Connection(self, self._broker, self._way)
         if not self._broker.running and not self._way.cut:
@@ -408,6 +412,7 @@ class Session:
         if line.open and not self._way.cut:
             self._way.carry(self._broker, line, self._broker.closed, self.machine.name)
         self._line = None
+        self._turn += 1
         was, self.up = self.up, False
         self._backoff.ended(self.machine.engine.now - self.up_ms if was else 0)
         if was:

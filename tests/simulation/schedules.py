@@ -280,7 +280,9 @@ def _short(engine: Engine) -> World:
 def _long(engine: Engine, times: int = 1) -> World:
     """Many presses and faults, limits that are reached, everything worked to the end."""
     chance = engine.chance
-    world = World(engine, times * chance.randrange(1, 4), times * chance.randrange(1, 3), 2)
+    world = World(
+        engine, times * chance.randrange(1, 4), times * chance.randrange(1, 3), 2, second_ways=chance.random() < 0.5
+    )
     world.start()
     hazards = Hazards(engine, world)
     end = chance.randrange(10_000, 40_000)
@@ -317,7 +319,9 @@ CAUSES = ("unplugged", "replayed", "frozen", "cut", "killed", "gateway frozen", 
 def _watch(engine: Engine) -> World:
     """Peace, then one cause of silence: headquarters has it within 20 s, and nothing that is not so."""
     chance = engine.chance
-    world = World(engine, chance.randrange(1, 4), chance.randrange(1, 3), chance.randrange(2))
+    world = World(
+        engine, chance.randrange(1, 4), chance.randrange(1, 3), chance.randrange(2), second_ways=chance.random() < 0.5
+    )
     for station in world.stations.values():
         station.tick_ms = 500
     world.start()
@@ -344,7 +348,11 @@ def _watch(engine: Engine) -> World:
     elif cause == "frozen":
         hazards.freeze(button, lasting)
     elif cause == "cut":
-        hazards.cut_way(button.way, lasting) if chance.random() < 0.5 else button.touch(CUT, 400)
+        if chance.random() < 0.5:
+            for _, way in button.ends:
+                hazards.cut_way(way, lasting)
+        else:
+            engine.post(button, 0, button.touch, CUT, 400)
     elif cause == "killed":
         hazards.cut_power(gate, 0, lasting)
     elif cause == "gateway frozen":
@@ -361,7 +369,11 @@ def _watch(engine: Engine) -> World:
     world.heal()
     engine.run(engine.now + 45_000)
     for station in world.stations.values():
-        left = [watched.id for watched in station.exchange.supervision.children.values() if watched.reported]
+        left = [
+            watched.id
+            for watched in station.exchange.supervision.children.values()
+            if watched.reported and (station.settings.role == "hq" or watched.id in station.broker.lines)
+        ]  # a button that went to another gateway is silent at the one that it left
         if left:
             world.broken("who is back is no longer reported", f"{station.name} still holds {left} for silent")
     _until(engine, world.settled, SETTLED_MS)

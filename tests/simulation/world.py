@@ -38,7 +38,9 @@ def key_between(child: str, parent: str) -> bytes:
 class World:
     """Buttons b1…, gateways g1…, headquarters hq, and agencies a1… above it."""
 
-    def __init__(self, engine: Engine, buttons: int, gateways: int, agencies: int) -> None:
+    def __init__(
+        self, engine: Engine, buttons: int, gateways: int, agencies: int, *, second_ways: bool = False
+    ) -> None:
         self.engine = engine
         self.latched: set[Number] = set()
         self.pressed: set[Number] = set()  # every alarm that ever left a button
@@ -71,9 +73,13 @@ class World:
         self.fate.start()
         self.home = {name: gates[number % len(gates)] for number, name in enumerate(pressers)}
         self.buttons = {
-            name: ButtonMachine(engine, self, name, keys[name], self.brokers[self.home[name]], self.ways[name])
+            name: ButtonMachine(engine, self, name, keys[name], [(self.brokers[self.home[name]], self.ways[name])])
             for name in pressers
         }
+        if second_ways and len(gates) > 1:
+            for number, (name, machine) in enumerate(self.buttons.items()):
+                way = self.ways[f"{name}, second"] = Way(engine, f"{name}, second", 20)
+                machine.ends.append((self.brokers[gates[(number + 1) % len(gates)]], way))
         self.homes = [station.home for station in self.stations.values()]
         self.machines = [*self.brokers.values(), *self.stations.values(), *self.buttons.values()]
 
