@@ -5,31 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
-
 from firmware import wire
-from gateway import link, schema
+from gateway import link
+from gateway.clock import Clock
 from gateway.relay import IN_MEMORY, Identity, Letter, Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import paho.mqtt.client as mqtt
-    from sqlalchemy import Connection, Engine
 
+    from gateway.journal import Journal
     from gateway.settings import Parent, Settings
 
 logger = logging.getLogger(__name__)
 
 EX_SOFTWARE = 70  # of sysexits.h
+IDLE_MS = 1_000
 SILENT_MS = 25_000  # a parent answers a heartbeat about every 9 s
-
-
-def _now_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
 
 
 class Uplink:
@@ -44,10 +39,11 @@ class Uplink:
         parent: Parent,
         key: bytes,
         next_identity: Callable[[], tuple[int, int]],
-        readers: Engine,
+        journal: Journal,
         on_receipt: Callable[[str, dict[int, Any], bytes], None],
         on_command: Callable[[dict[int, Any], bytes], None],
         on_link: Callable[[str, bool], None],
+        clock: Clock | None = None,
     ) -> None:
         self.parent = parent
         self.connected = False
@@ -55,12 +51,14 @@ class Uplink:
         self._station = settings.station
         self._key = key
         self._next_identity = next_identity
-        self._readers = readers
+        self._journal = journal
+        self._clock = clock or Clock()
         self._on_receipt = on_receipt
         self._on_command = on_command
         self._on_link = on_link
         self._outgoing = Outgoing()
-        self._lock = threading.Condition()
+        self._lock = threading.RLock()
+        self._bell = threading.Event()  # there may be something to do
         self._stopping = False
         self._loaded = 0  # the last event of the journal that was taken into memory
         self._client = link.client(settings.station, parent.id, settings.identity, keepalive_s=4, keep_session=False)
@@ -71,20 +69,23 @@ class Uplink:
 
     def start(self) -> None:
         """Takes what the journal still holds for the parent, and connects."""
-        with self._readers.connect() as connection:
-            for _, letter in self._outstanding(connection, wire.ALARM, 0, 1_000_000):
-                self._outgoing.offer(letter)
-        self._outgoing.more = True
-        self._set_will()
+        self.begin()
         self._client.connect_async(self.parent.address, self.parent.port, keepalive=4)
         self._client.loop_start()
         self._thread.start()
+
+    def begin(self) -> None:
+        """Takes what the journal still holds for the parent."""
+        for _, letter in self._outstanding(wire.ALARM, 0, 1_000_000):
+            self._outgoing.offer(letter)
+        self._outgoing.more = True
+        self._set_will()
 
     def stop(self) -> None:
         """Disconnects; what is outstanding stays in the journal."""
         with self._lock:
             self._stopping = True
-            self._lock.notify()
+        self._bell.set()
         self._client.disconnect()
         self._client.loop_stop()
         self._thread.join(5)
@@ -94,9 +95,9 @@ class Uplink:
         with self._lock:
             self._outgoing.offer(letter)
             if letter.alarm and self.connected:
-                self._send(self._outgoing.due(_now_ms()))
+                self._send(self._outgoing.due(self._clock.monotonic_ms()))
             else:
-                self._lock.notify()
+                self._bell.set()
 
     def pass_on(self, envelope: bytes, hops: list[list[Any]]) -> None:
         """Sends a child's heartbeat, if the link is up; it is worth nothing later."""
@@ -126,73 +127,52 @@ class Uplink:
             os._exit(EX_SOFTWARE)
 
     def _relay(self) -> None:
-        while True:
-            with self._lock:
-                if self._stopping:
-                    return
-                now = _now_ms()
-                if self.connected:
-                    self._send(self._outgoing.due(now))
-                at = self._outgoing.next_ms(now) if self.connected else None
-                wants = self._outgoing.wants_more()
-                if not wants:
-                    self._lock.wait(1 if at is None else min(1, max(0.005, (at - now) / 1000)))
-                    continue
+        while not self._stopping:
+            self._bell.clear()
+            self._bell.wait(self.turn(self._clock.monotonic_ms()) / 1000)
+
+    def turn(self, now_ms: int) -> int:
+        """Sends what is due at `now_ms`, reads on in the journal; milliseconds until the next turn, if nothing rings."""
+        with self._lock:
+            if self.connected:
+                self._send(self._outgoing.due(now_ms))
+            at_ms = self._outgoing.next_ms(now_ms) if self.connected else None
+            wants = self._outgoing.wants_more()
+        if wants:
             self._load()
+            return 0
+        return IDLE_MS if at_ms is None else min(IDLE_MS, max(5, at_ms - now_ms))
 
     def _load(self) -> None:
         with self._lock:
             self._outgoing.more = False  # before reading: what is committed from now on is offered
-        with self._readers.connect() as connection:
-            letters = self._outstanding(connection, wire.EVENT, self._loaded, IN_MEMORY // 2)
+        letters = self._outstanding(wire.EVENT, self._loaded, IN_MEMORY // 2)
         with self._lock:
             for number, letter in letters:
                 self._loaded = number
                 self._outgoing.events[letter.identity] = letter
             self._outgoing.more |= len(letters) == IN_MEMORY // 2
 
-    def _outstanding(self, connection: Connection, kind: int, after: int, limit: int) -> list[tuple[int, Letter]]:
-        deliveries, journal = schema.deliveries.c, schema.journal.c
-        rows = connection.execute(
-            select(
-                journal.id,
-                journal.source,
-                journal.boot,
-                journal.seq,
-                journal.envelope,
-                journal.hops,
-                journal.received_at_ms,
-                journal.happened_at_ms,
-            )
-            .join(schema.deliveries, deliveries.entry == journal.id)
-            .where(
-                deliveries.parent == self.parent.id,
-                deliveries.kind == kind,
-                deliveries.stage.is_(None),
-                deliveries.entry > after,
-            )
-            .order_by(journal.id)
-            .limit(limit)
-        ).all()
+    def _outstanding(self, kind: int, after: int, limit: int) -> list[tuple[int, Letter]]:
         return [
             (
-                row.id,
+                owed.position,
                 Letter(
-                    Identity(row.source, row.boot, row.seq),
+                    Identity(*owed.identity),
                     kind == wire.ALARM,
-                    row.envelope,
-                    [*wire.decode(row.hops), [self._station, row.received_at_ms]],
-                    row.happened_at_ms,
+                    owed.envelope,
+                    [*owed.hops, [self._station, owed.received_at_ms]],
+                    owed.happened_at_ms,
                 ),
             )
-            for row in rows
+            for owed in self._journal.owed(self.parent.id, kind, after, limit)
         ]
 
     def _send(self, letters: list[Letter]) -> None:
         for letter in letters:
             if letter.identity.source == self._station:
                 message = dict(wire.unseal(letter.envelope).message)
-                message[wire.AGE] = max(0, time.time_ns() // 1_000_000 - letter.happened_at_ms)
+                message[wire.AGE] = max(0, self._clock.utc_ms() - letter.happened_at_ms)
                 payload = self._seal(message)
             else:
                 payload = self._frame(letter.envelope, letter.hops)
@@ -225,7 +205,7 @@ class Uplink:
         with self._lock:
             self.connected = True
             self._outgoing.reconnected()
-            self._lock.notify()
+        self._bell.set()
         self._on_link(self.parent.id, True)
 
     def _disconnected(self, *_: object) -> None:
@@ -249,14 +229,14 @@ class Uplink:
             return
         if receipt is None:
             return
-        now = _now_ms()
+        now = self._clock.monotonic_ms()
         silent = self.answered_ms is None or now - self.answered_ms > SILENT_MS
         self.answered_ms = now
         with self._lock:
             if silent:
                 self._outgoing.reconnected()  # it is back: what waits need not wait for its turn
             self._outgoing.receipted(Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ]))
-            self._lock.notify()
+        self._bell.set()
         self._on_receipt(self.parent.id, receipt, bytes(message.payload))
 
     def _read_command(self, payload: bytes) -> dict[int, Any]:
