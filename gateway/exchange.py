@@ -9,33 +9,23 @@ import itertools
 import logging
 import secrets
 import threading
-import time
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
 from firmware import wire
-from gateway import batch, schema
+from gateway import batch
+from gateway.clock import Clock
 from gateway.commands import Commands
 from gateway.desk import Outcome, State
-from gateway.incidents import check_step
 from gateway.ingest import Arrival, Judge, RefusedError
-from gateway.journal import Entry, Journal, Kept, stage_of
+from gateway.journal import Entry, Heard, Journal, Kept
 from gateway.relay import Identity, Letter
 from gateway.supervision import Silence, Supervision, Verdict
 from gateway.vocabulary import (
     REFUSAL_COUNT,
     REFUSAL_WHY,
     STAGES,
-    STEP_BOOT,
-    STEP_BY,
-    STEP_NOTE,
-    STEP_OUTCOME,
-    STEP_SEQ,
-    STEPS,
 )
 
 if TYPE_CHECKING:
@@ -53,16 +43,6 @@ logger = logging.getLogger(__name__)
 
 ANSWER_MS = 9_000  # a child's heartbeat is receipted about this often
 CLOCK_SAMPLES = 12
-
-
-def utc_ms() -> int:
-    """UTC in milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-def monotonic_ms() -> int:
-    """Milliseconds of a clock that nobody sets."""
-    return time.monotonic_ns() // 1_000_000
 
 
 @dataclass(slots=True)
@@ -85,8 +65,10 @@ class Exchange:
         refusals: Refusals,
         notices: NoticeBoard,
         boot: int,
+        clock: Clock | None = None,
     ) -> None:
         self.settings = settings
+        self.clock = clock or Clock()
         self.reports: dict[str, Report] = {}
         self.clock_offsets: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=CLOCK_SAMPLES))
         self.supervision = Supervision(int(settings.supervision.deadline_s * 1000))
@@ -169,7 +151,7 @@ class Exchange:
         done: Callable[[], None],
         receipts: list[tuple[tuple[str, int, int], int]] | None,
     ) -> None:
-        now = utc_ms()
+        now = self.clock.utc_ms()
         first = arrival.hops[0][1] + self._clock_offset(arrival.child) if arrival.hops else now
         entry = Entry(
             source=arrival.source,
@@ -245,11 +227,11 @@ class Exchange:
             detail = arrival.message[wire.DETAIL]
             why, count = detail.get(REFUSAL_WHY), detail.get(REFUSAL_COUNT)
             if isinstance(why, str) and isinstance(count, int):
-                self._refusals.note(f"{subject} at {arrival.source}", why, utc_ms(), count=1)
+                self._refusals.note(f"{subject} at {arrival.source}", why, self.clock.utc_ms(), count=1)
 
     def _heartbeat(self, arrival: Arrival, payload: bytes) -> None:
         source, boot, seq = arrival.identity
-        now = monotonic_ms()
+        now = self.clock.monotonic_ms()
         with self.watch_lock:
             verdict = self.supervision.heard(
                 source, boot, seq, arrival.message[wire.UPTIME], now, arrival.child if arrival.framed else None
@@ -260,30 +242,29 @@ class Exchange:
             return
         known = self.reports.get(source)
         was = known.message.get(wire.REFUSED, 0) if known and known.message[wire.BOOT] == boot else 0
-        self.reports[source] = Report(arrival.child, arrival.message, utc_ms())
+        self.reports[source] = Report(arrival.child, arrival.message, self.clock.utc_ms())
         self._routes[source] = arrival.child
         if self._hq and arrival.message.get(wire.REFUSED, 0) > was:
             why = "it was sent something that it did not believe: a receipt that is not ours, or noise"
             self.refuse(source, why, b"", arrival.message[wire.REFUSED] - was)
         self._dirty.add(source)
         if arrival.hops:
-            self.clock_offsets[arrival.child].append(utc_ms() - arrival.hops[-1][1])
+            self.clock_offsets[arrival.child].append(self.clock.utc_ms() - arrival.hops[-1][1])
         for uplink in self.uplinks:
-            uplink.pass_on(arrival.envelope, [*arrival.hops, [self.settings.station, utc_ms()]])
+            uplink.pass_on(arrival.envelope, [*arrival.hops, [self.settings.station, self.clock.utc_ms()]])
         if back:
             self.event(wire.CHILD_BACK, source)
         if self._hq and not arrival.vouched and now - self._answered.get(source, -ANSWER_MS) >= ANSWER_MS:
             self._answered[source] = now
             self.receipt((source, boot, seq), wire.AT_HQ, arrival.child)
         if self._hq:
-            self.commands.heard(source, now, utc_ms())
+            self.commands.heard(source, now, self.clock.utc_ms())
         for shown_boot, shown_seq, stage in arrival.message.get(wire.SHOWN, []) if self._hq else []:
             self._remind((source, shown_boot, shown_seq), stage)
 
     def _remind(self, identity: tuple[str, int, int], shown: int) -> None:
         """Repeats a receipt that got lost: the button shows less than what is true."""
-        with self._journal.readers.connect() as connection:
-            stage = stage_of(connection, identity)
+        stage = self._journal.stage(identity)
         if stage is not None and stage > shown:
             self.receipt(identity, stage)
 
@@ -293,7 +274,7 @@ class Exchange:
             if arrival.message[wire.STATE]:
                 self.supervision.here(source, boot, seq)
             else:
-                self.supervision.gone(source, boot, seq, monotonic_ms())
+                self.supervision.gone(source, boot, seq, self.clock.monotonic_ms())
         self._notices.tell("children")
 
     def _clock_offset(self, child: str) -> int:
@@ -363,8 +344,8 @@ class Exchange:
 
     def command(self, child: str, code: int, by: str, network: tuple[str, str] | None, lasts_s: int | None) -> int:
         """Gives a child a command and sends it; see Commands.give."""
-        number = self.commands.give(child, code, by, utc_ms(), network, lasts_s)
-        self.commands.heard(child, monotonic_ms(), utc_ms())
+        number = self.commands.give(child, code, by, self.clock.utc_ms(), network, lasts_s)
+        self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
         return number
 
     def _send_command(self, child: str, payload: bytes) -> None:
@@ -403,7 +384,7 @@ class Exchange:
         }
         if detail is not None:
             message[wire.DETAIL] = detail
-        now = utc_ms()
+        now = self.clock.utc_ms()
         envelope = wire.seal(message, self.settings.station, self._own_key)
         return Entry(self.settings.station, message, envelope, [], now, now, exact=True)
 
@@ -413,7 +394,7 @@ class Exchange:
 
     def refuse(self, who: str, why: str, sample: bytes | str, count: int = 1) -> None:
         """Counts something that was turned away, and makes an event of it now and then."""
-        total = self._refusals.note(who, why, utc_ms(), sample, count)
+        total = self._refusals.note(who, why, self.clock.utc_ms(), sample, count)
         self._notices.tell("health")
         if total is not None:
             self.event(wire.REFUSAL, who[:64], {REFUSAL_WHY: why[:200], REFUSAL_COUNT: total})
@@ -435,32 +416,7 @@ class Exchange:
         """Moves an incident; durable when this returns. Raises StepRefusedError, KeyError."""
 
         def work(connection: Connection) -> tuple[tuple[str, int, int], Entry]:
-            table = schema.incidents
-            row = connection.execute(select(table).where(table.c.id == number)).first()
-            if row is None:
-                raise KeyError(number)
-            check_step(State(row.state), state, outcome, note)
-            connection.execute(
-                table.update()
-                .where(table.c.id == number)
-                .values(state=state.value, outcome=outcome.value if outcome else None)
-            )
-            detail = {STEP_BOOT: row.boot, STEP_SEQ: row.seq, STEP_BY: by, STEP_NOTE: note}
-            if outcome:
-                detail[STEP_OUTCOME] = outcome.value
-            entry = self.own(STEPS[state], row.device, detail)
-            connection.execute(
-                insert(schema.steps).values(
-                    incident=number,
-                    state=state.value,
-                    at_ms=entry.received_at_ms,
-                    by=by,
-                    note=note,
-                    outcome=outcome.value if outcome else None,
-                )
-            )
-            self._journal.keep(connection, entry)
-            return (row.device, row.boot, row.seq), entry
+            return self._journal.step(connection, number, state, by, note, outcome, self.own)
 
         identity, entry = self._journal.now(work)
         self.offer(entry)
@@ -472,47 +428,32 @@ class Exchange:
     def remember(self) -> None:
         """Loads what the last run knew of its children."""
         self.commands.remember()
-        with self._journal.readers.connect() as connection:
-            rows = connection.execute(select(schema.latest)).all()
+        known = self._journal.heard()
         with self.watch_lock:
-            for row in rows:
-                message = wire.decode(row.message)
-                self.reports[row.child] = Report(row.via or row.child, message, row.heard_at_ms)
-                if row.via:
-                    self._routes[row.child] = row.via
+            for last in known:
+                self.reports[last.child] = Report(last.via or last.child, last.message, last.heard_at_ms)
+                if last.via:
+                    self._routes[last.child] = last.via
                 self.supervision.expect(
-                    row.child, station=wire.CHILDREN in message, identity=(row.boot, row.seq), now_ms=monotonic_ms()
+                    last.child,
+                    station=wire.CHILDREN in last.message,
+                    identity=last.identity,
+                    now_ms=self.clock.monotonic_ms(),
                 )
-                self.supervision.children[row.child].via = None if row.via == row.child else row.via
-                self.supervision.children[row.child].reported = bool(row.silent)
+                watched = self.supervision.children[last.child]
+                watched.via = None if last.via == last.child else last.via
+                watched.reported = last.silent
 
     def save(self) -> None:
         """Writes the children that were heard since the last call."""
         names, self._dirty = self._dirty, set()
-        rows = []
+        heard = []
         for name in names & self.reports.keys():
             report, watched = self.reports[name], self.supervision.children.get(name)
             if watched is None:  # retired since
                 continue
-            boot, seq = watched.identity
-            rows.append(
-                {
-                    "child": name,
-                    "via": report.via,
-                    "boot": boot,
-                    "seq": seq,
-                    "heard_at_ms": report.heard_at_ms,
-                    "message": wire.encode(report.message),
-                    "silent": int(watched.reported),
-                }
+            heard.append(
+                Heard(name, report.via, watched.identity, report.heard_at_ms, report.message, watched.reported)
             )
-        if not rows:
-            return
-        statement = sqlite_insert(schema.latest)
-        statement = statement.on_conflict_do_update(
-            index_elements=["child"],
-            set_={
-                name: statement.excluded[name] for name in ("via", "boot", "seq", "heard_at_ms", "message", "silent")
-            },
-        )
-        self._journal.later(lambda connection: connection.execute(statement, rows) and None)
+        if heard:
+            self._journal.later(lambda connection: self._journal.keep_heard(connection, heard))

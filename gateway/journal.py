@@ -20,8 +20,20 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from firmware import wire
 from gateway import schema
-from gateway.desk import State, StepRefusedError
-from gateway.vocabulary import CAUSES, HOWS, STAGES, STATES
+from gateway.desk import Outcome, State, StepRefusedError
+from gateway.incidents import check_step
+from gateway.vocabulary import (
+    CAUSES,
+    HOWS,
+    STAGES,
+    STATES,
+    STEP_BOOT,
+    STEP_BY,
+    STEP_NOTE,
+    STEP_OUTCOME,
+    STEP_SEQ,
+    STEPS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,6 +78,30 @@ class Kept:
     fresh: bool
     conflict: bool
     stage: int  # the newest stage that can be receipted
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A kept message that a parent has not receipted. position: where it stands in the journal."""
+
+    position: int
+    identity: tuple[str, int, int]
+    envelope: bytes
+    hops: list[list[Any]]
+    received_at_ms: int
+    happened_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a child said last. identity: (boot, seq) of its newest heartbeat; silent: it is reported as silent."""
+
+    child: str
+    via: str | None
+    identity: tuple[int, int]
+    heard_at_ms: int
+    message: dict[int, Any]
+    silent: bool
 
 
 @dataclass(slots=True)
@@ -257,6 +293,131 @@ class Journal:
             return None
         connection.execute(update(schema.incidents).where(schema.incidents.c.id == number).values(state=state.value))
         return state
+
+    def owed(self, parent: str, kind: int, after: int, limit: int) -> list[Owed]:
+        """What `parent` has not receipted of one kind beyond the position `after`, oldest first."""
+        deliveries, journal = schema.deliveries.c, schema.journal.c
+        query = (
+            select(
+                journal.id,
+                journal.source,
+                journal.boot,
+                journal.seq,
+                journal.envelope,
+                journal.hops,
+                journal.received_at_ms,
+                journal.happened_at_ms,
+            )
+            .join(schema.deliveries, deliveries.entry == journal.id)
+            .where(
+                deliveries.parent == parent,
+                deliveries.kind == kind,
+                deliveries.stage.is_(None),
+                deliveries.entry > after,
+            )
+            .order_by(journal.id)
+            .limit(limit)
+        )
+        with self.readers.connect() as connection:
+            rows = connection.execute(query).all()
+        return [
+            Owed(
+                row.id,
+                (row.source, row.boot, row.seq),
+                row.envelope,
+                wire.decode(row.hops),
+                row.received_at_ms,
+                row.happened_at_ms,
+            )
+            for row in rows
+        ]
+
+    # ------------------------------------------------------------------------------------ the incidents
+
+    def stage(self, identity: tuple[str, int, int]) -> int | None:
+        """The newest stage that can be receipted for a message; None if it isn't here."""
+        with self.readers.connect() as connection:
+            return stage_of(connection, identity)
+
+    def step(
+        self,
+        connection: Connection,
+        number: int,
+        state: State,
+        by: str,
+        note: str,
+        outcome: Outcome | None,
+        own: Callable[[int, str, object], Entry],
+    ) -> tuple[tuple[str, int, int], Entry]:
+        """Moves an incident within a transaction; its identity, and the event that `own` made of the step.
+
+        Raises StepRefusedError, KeyError.
+        """
+        table = schema.incidents
+        row = connection.execute(select(table).where(table.c.id == number)).first()
+        if row is None:
+            raise KeyError(number)
+        check_step(State(row.state), state, outcome, note)
+        connection.execute(
+            table.update()
+            .where(table.c.id == number)
+            .values(state=state.value, outcome=outcome.value if outcome else None)
+        )
+        detail = {STEP_BOOT: row.boot, STEP_SEQ: row.seq, STEP_BY: by, STEP_NOTE: note}
+        if outcome:
+            detail[STEP_OUTCOME] = outcome.value
+        entry = own(STEPS[state], row.device, detail)
+        connection.execute(
+            insert(schema.steps).values(
+                incident=number,
+                state=state.value,
+                at_ms=entry.received_at_ms,
+                by=by,
+                note=note,
+                outcome=outcome.value if outcome else None,
+            )
+        )
+        self.keep(connection, entry)
+        return (row.device, row.boot, row.seq), entry
+
+    # ------------------------------------------------------------------------------------- the children
+
+    def heard(self) -> list[Heard]:
+        """What every child said last, as far as it was kept."""
+        with self.readers.connect() as connection:
+            rows = connection.execute(select(schema.latest)).all()
+        return [
+            Heard(
+                row.child,
+                row.via,
+                (row.boot, row.seq),
+                row.heard_at_ms,
+                wire.decode(row.message),
+                bool(row.silent),
+            )
+            for row in rows
+        ]
+
+    def keep_heard(self, connection: Connection, heard: Sequence[Heard]) -> None:
+        """Writes what children said last, within a transaction."""
+        statement = sqlite_insert(schema.latest)
+        names = ("via", "boot", "seq", "heard_at_ms", "message", "silent")
+        statement = statement.on_conflict_do_update(
+            index_elements=["child"], set_={name: statement.excluded[name] for name in names}
+        )
+        rows = [
+            {
+                "child": last.child,
+                "via": last.via,
+                "boot": last.identity[0],
+                "seq": last.identity[1],
+                "heard_at_ms": last.heard_at_ms,
+                "message": wire.encode(last.message),
+                "silent": int(last.silent),
+            }
+            for last in heard
+        ]
+        connection.execute(statement, rows)
 
 
 def _is(identity: tuple[str, int, int]) -> tuple[Any, Any, Any]:

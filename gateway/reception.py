@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from firmware import wire
 from gateway import schema
+from gateway.clock import monotonic_ms, utc_ms
 from gateway.commands import NAMES
 from gateway.desk import (
     TEST_CAUSE,
@@ -26,7 +27,6 @@ from gateway.desk import (
     Step,
     StepRefusedError,
 )
-from gateway.exchange import monotonic_ms, utc_ms
 from gateway.settings import VERSION
 from gateway.vocabulary import CODES, LOOPS, REFUSAL_COUNT, REFUSAL_WHY, STEP_BY, STEP_NOTE, STEP_OUTCOME
 

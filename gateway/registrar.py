@@ -11,8 +11,8 @@ from cryptography import x509
 
 from firmware import wire
 from gateway import enrolment, entries, keys, revocation, technicians
+from gateway.clock import utc_ms
 from gateway.enrolment import PENDING_MS, RegistryRefusedError, TokenRefusedError, UnfitError, UnknownChildError
-from gateway.exchange import utc_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

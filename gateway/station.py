@@ -16,8 +16,9 @@ import uvicorn
 
 from firmware import wire
 from gateway import keys, link
+from gateway.clock import monotonic_ms, utc_ms
 from gateway.console.app import create_app
-from gateway.exchange import Exchange, monotonic_ms, utc_ms
+from gateway.exchange import Exchange
 from gateway.journal import Journal
 from gateway.notice import NoticeBoard
 from gateway.reception import Reception
@@ -66,7 +67,7 @@ class Station:
                 parent,
                 keys.between(identity_key, bytes.fromhex(parent.message_key), child=settings.station, parent=parent.id),
                 self.exchange.next_identity,
-                self.journal.readers,
+                self.journal,
                 self.exchange.receipted,
                 self.exchange.commanded,
                 self._parent_link,

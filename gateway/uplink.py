@@ -8,33 +8,28 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
-
 from firmware import wire
-from gateway import batch, link, schema
+from gateway import batch, link
+from gateway.clock import Clock
 from gateway.relay import BATCH_OCTETS, Identity, Letter, Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import paho.mqtt.client as mqtt
-    from sqlalchemy import Connection, Engine
 
+    from gateway.journal import Journal
     from gateway.settings import Parent, Settings
 
 logger = logging.getLogger(__name__)
 
 EX_SOFTWARE = 70  # of sysexits.h
+IDLE_MS = 1_000
 SILENT_MS = 25_000  # a parent answers a heartbeat about every 9 s
 PAGE = 200  # letters read from the journal at one go
 KEEPALIVE_S = 4
-
-
-def _now_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
 
 
 class Uplink:
@@ -50,10 +45,11 @@ class Uplink:
         parent: Parent,
         key: bytes,
         next_identity: Callable[[], tuple[int, int]],
-        readers: Engine,
+        journal: Journal,
         on_receipt: Callable[[str, dict[int, Any], bytes], None],
         on_command: Callable[[str, dict[int, Any], bytes], None],
         on_link: Callable[[str, bool], None],
+        clock: Clock | None = None,
     ) -> None:
         self.parent = parent
         self.connected = False
@@ -62,15 +58,16 @@ class Uplink:
         self._identity = settings.identity
         self._key = key
         self._next_identity = next_identity
-        self._readers = readers
+        self._journal = journal
+        self._clock = clock or Clock()
         self._on_receipt = on_receipt
         self._on_command = on_command
         self._on_link = on_link
         self._outgoing = Outgoing()
-        self._lock = threading.Condition()
+        self._lock = threading.RLock()
+        self._bell = threading.Event()  # there may be something to do
         self._stopping = False
         self._read_up_to = {wire.ALARM: 0, wire.EVENT: 0}  # the last entry of the journal that was taken into memory
-        self._presence: dict[int, Any] = {}
         self._line = link.Line(
             parent.id,
             parent.ways,
@@ -84,15 +81,19 @@ class Uplink:
 
     def start(self) -> None:
         """Takes what the journal still holds for the parent, and connects."""
-        self._outgoing.alarms.more = self._outgoing.events.more = True
+        self.begin()
         self._line.start()
         self._thread.start()
+
+    def begin(self) -> None:
+        """From now on takes what the journal still holds for the parent."""
+        self._outgoing.alarms.more = self._outgoing.events.more = True
 
     def stop(self) -> None:
         """Disconnects; what is outstanding stays in the journal."""
         with self._lock:
             self._stopping = True
-            self._lock.notify()
+        self._bell.set()
         self._line.stop()
         self._thread.join(5)
 
@@ -104,9 +105,9 @@ class Uplink:
         with self._lock:
             taken = self._outgoing.offer(letter)
             if letter.alarm and self.connected:
-                self._send(self._outgoing.alarms_due(_now_ms()))
+                self._send(self._outgoing.alarms_due(self._clock.monotonic_ms()))
             else:
-                self._lock.notify()
+                self._bell.set()
         return taken
 
     @property
@@ -142,19 +143,21 @@ class Uplink:
             os._exit(EX_SOFTWARE)
 
     def _relay(self) -> None:
-        while True:
-            with self._lock:
-                if self._stopping:
-                    return
-                now = _now_ms()
-                if self.connected:
-                    self._send(self._outgoing.due(now))
-                at = self._outgoing.next_ms(now) if self.connected else None
-                wanted = [kind for kind in (wire.ALARM, wire.EVENT) if self._wants(kind)]
-                if not wanted:
-                    self._lock.wait(1 if at is None else min(1, max(0.005, (at - now) / 1000)))
-                    continue
+        while not self._stopping:
+            self._bell.clear()
+            self._bell.wait(self.turn(self._clock.monotonic_ms()) / 1000)
+
+    def turn(self, now_ms: int) -> int:
+        """Sends what is due at `now_ms`, reads on in the journal; milliseconds until the next turn, if nothing rings."""
+        with self._lock:
+            if self.connected:
+                self._send(self._outgoing.due(now_ms))
+            at_ms = self._outgoing.next_ms(now_ms) if self.connected else None
+            wanted = [kind for kind in (wire.ALARM, wire.EVENT) if self._wants(kind)]
+        if wanted:
             self._load(wanted[0])
+            return 0
+        return IDLE_MS if at_ms is None else min(IDLE_MS, max(5, at_ms - now_ms))
 
     def _wants(self, kind: int) -> bool:
         return self._outgoing.wants_more(alarms=kind == wire.ALARM)
@@ -163,48 +166,25 @@ class Uplink:
         alarms = kind == wire.ALARM
         with self._lock:
             self._outgoing.reading(alarms=alarms)
-        with self._readers.connect() as connection:
-            letters = self._outstanding(connection, kind, self._read_up_to[kind], PAGE)
+        letters = self._outstanding(kind, self._read_up_to[kind], PAGE)
         with self._lock:
             if letters:
                 self._read_up_to[kind] = letters[-1][0]
             self._outgoing.read((letter for _, letter in letters), alarms=alarms, more=len(letters) == PAGE)
 
-    def _outstanding(self, connection: Connection, kind: int, after: int, limit: int) -> list[tuple[int, Letter]]:
-        deliveries, journal = schema.deliveries.c, schema.journal.c
-        rows = connection.execute(
-            select(
-                journal.id,
-                journal.source,
-                journal.boot,
-                journal.seq,
-                journal.envelope,
-                journal.hops,
-                journal.received_at_ms,
-                journal.happened_at_ms,
-            )
-            .join(schema.deliveries, deliveries.entry == journal.id)
-            .where(
-                deliveries.parent == self.parent.id,
-                deliveries.kind == kind,
-                deliveries.stage.is_(None),
-                deliveries.entry > after,
-            )
-            .order_by(journal.id)
-            .limit(limit)
-        ).all()
+    def _outstanding(self, kind: int, after: int, limit: int) -> list[tuple[int, Letter]]:
         return [
             (
-                row.id,
+                owed.position,
                 Letter(
-                    Identity(row.source, row.boot, row.seq),
+                    Identity(*owed.identity),
                     kind == wire.ALARM,
-                    row.envelope,
-                    [*wire.decode(row.hops), [self._station, row.received_at_ms]],
-                    row.happened_at_ms,
+                    owed.envelope,
+                    [*owed.hops, [self._station, owed.received_at_ms]],
+                    owed.happened_at_ms,
                 ),
             )
-            for row in rows
+            for owed in self._journal.owed(self.parent.id, kind, after, limit)
         ]
 
     def _send(self, letters: list[Letter]) -> None:
@@ -225,7 +205,7 @@ class Uplink:
         if letter.identity.source != self._station:
             return letter.envelope, letter.hops
         message = dict(wire.unseal(letter.envelope).message)
-        message[wire.AGE] = max(0, time.time_ns() // 1_000_000 - letter.happened_at_ms)
+        message[wire.AGE] = max(0, self._clock.utc_ms() - letter.happened_at_ms)
         return self._seal(message), []
 
     def _seal(self, message: dict[int, Any]) -> bytes:
@@ -259,7 +239,7 @@ class Uplink:
         with self._lock:
             self.connected = True
             self._outgoing.reconnected()
-            self._lock.notify()
+        self._bell.set()
         self._on_link(self.parent.id, True)
 
     def _disconnected(self) -> None:
@@ -282,7 +262,7 @@ class Uplink:
         found = [(receipt, one) for receipt, one in receipts if receipt is not None]
         if not found:
             return
-        now = _now_ms()
+        now = self._clock.monotonic_ms()
         silent = self.answered_ms is None or now - self.answered_ms > SILENT_MS
         self.answered_ms = now
         with self._lock:
@@ -291,7 +271,7 @@ class Uplink:
             for receipt, _ in found:
                 identity = Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ])
                 self._outgoing.receipted(identity, now)
-            self._lock.notify()
+        self._bell.set()
         for receipt, one in found:
             self._on_receipt(self.parent.id, receipt, one)
 
