@@ -69,21 +69,44 @@ async def _send(button, bell) -> None:
 async def _beat(button) -> None:
     while True:
         await asyncio.sleep_ms(BEAT_MS)  # one more is sent whenever the connection comes up
+        button.tend()
         button.beat()
 
 
+async def _play(board, sound) -> None:
+    for on, ms in sound:
+        board.sound(on)
+        await asyncio.sleep_ms(ms)
+    if sound:
+        board.sound(False)
+
+
+async def _test_lamps(button, board) -> None:
+    """Each lamp once after power came, unless there is something to show."""
+    for colour in indicator.LAMPS:
+        if button.latch.least() is not None or button.loops.pressed:
+            return
+        board.light(colour)
+        await asyncio.sleep_ms(indicator.LAMP_MS)
+    board.light(indicator.OFF)
+    await _play(board, indicator.CHIRP)
+
+
 async def _show(button, board, clock, bell) -> None:
+    signal = button.settings.signal
+    await _test_lamps(button, board)
     shown = led = None
     step = until_ms = 0
     while True:
         now_ms = clock.ms()
         light = button.light()
-        steps = indicator.steps(light, button.nobody_for_ms())
+        steps = indicator.steps(light, button.nobody_for_ms(), signal)
         if light != shown:
             shown = light
             step = 0
             until_ms = now_ms + steps[0][1]
             board.tell("light", light)
+            asyncio.create_task(_play(board, indicator.sound(light, signal)))
         elif now_ms >= until_ms:
             step = (step + 1) % len(steps)
             until_ms = now_ms + steps[step][1]
@@ -98,12 +121,16 @@ async def _show(button, board, clock, bell) -> None:
 
 
 async def _chirp(button, board) -> None:
+    quiet_ms = 0
     while True:
-        await asyncio.sleep_ms(indicator.CHIRP_EVERY_MS)
-        if indicator.chirps(button.light()):
-            board.sound(True)
-            await asyncio.sleep_ms(indicator.CHIRP_MS)
-            board.sound(False)
+        await asyncio.sleep_ms(indicator.NOBODY_EVERY_MS)
+        quiet_ms += indicator.NOBODY_EVERY_MS
+        if indicator.calls(button.light(), button.nobody_for_ms(), button.settings.signal):
+            await _play(board, indicator.CALL)
+        elif quiet_ms >= indicator.CHIRP_EVERY_MS:
+            quiet_ms = 0
+            if indicator.chirps(button.light()):
+                await _play(board, indicator.CHIRP)
 
 
 async def _feed(button, board) -> None:
