@@ -101,6 +101,7 @@ class Incident:
     state: State
     steps: tuple[Step, ...] = ()
     outcome: Outcome | None = None
+    vouched_by: str = ""  # the station whose word alone it is believed on: the button is not known here
 
     @property
     def is_test(self) -> bool:

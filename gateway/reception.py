@@ -106,7 +106,7 @@ class Reception:
         table, journal, steps = schema.incidents.c, schema.journal.c, schema.steps.c
         with self._of.journal.readers.connect() as connection:
             rows = connection.execute(
-                select(schema.incidents, journal.happened_at_ms, journal.exact, journal.received_at_ms)
+                select(schema.incidents, journal.happened_at_ms, journal.exact, journal.received_at_ms, journal.hops)
                 .join(schema.journal, journal.id == table.id)
                 .where(condition)
                 .order_by(table.id.desc())
@@ -135,7 +135,14 @@ class Reception:
                 for step in taken
             ),
             outcome=Outcome(row.outcome) if row.outcome else None,
+            vouched_by=self._voucher(row),
         )
+
+    def _voucher(self, row: Row[Any]) -> str:
+        """Headquarters, and an agency, take no alarm of a button they don't know but through a station that vouches."""
+        hops = wire.decode(row.hops)
+        unknown = self.role == "hq" and row.device not in self._of.registry.children()
+        return str(hops[-1][0]) if unknown and hops else ""
 
     # --------------------------------------------------------------------------------- children
 
@@ -290,7 +297,7 @@ class Reception:
                 Check(
                     f"parent {uplink.parent.id}",
                     uplink.connected and heard,
-                    f"{'connected' if uplink.connected else 'not connected'}, {answered}; "
+                    f"{f'connected at {uplink.address}' if uplink.connected else 'not connected'}, {answered}; "
                     f"{alarms} alarms and {events} events not receipted",
                 )
             )

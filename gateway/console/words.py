@@ -111,6 +111,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "ابھی تک کسی نے اس آزمائش کی تصدیق نہیں کی۔",
     ),
     "card.device": ("Button", "بٹن"),
+    "card.vouched": ("Vouched for by", "ضمانت دینے والا مرکز"),
     "card.how": ("How pressed", "کیسے دبایا گیا"),
     "card.address": ("Address", "پتا"),
     "card.phone": ("Telephone", "ٹیلیفون"),
