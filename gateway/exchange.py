@@ -26,6 +26,7 @@ from gateway.vocabulary import (
     REFUSAL_COUNT,
     REFUSAL_WHY,
     STAGES,
+    STATES,
 )
 
 if TYPE_CHECKING:
@@ -325,15 +326,23 @@ class Exchange:
     def _route(self, child: str) -> str:
         return self._routes.get(child, child)
 
-    def receipted(self, parent: str, receipt: dict[int, Any], payload: bytes) -> None:
-        """A parent's receipt: into the journal; that of the buttons' headquarters verbatim on to the child, too."""
-        source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
-        identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
-        if parent != self.settings.headquarters:
-            stage = min(stage, wire.AT_HQ)  # it has the message; what its operators do with it is no step of ours
-        elif source != self.settings.station and stage:
-            self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
+    def receipted(self, parent: str, receipts: Sequence[tuple[dict[int, Any], bytes]]) -> None:
+        """A parent's receipts: into the journal; those of the buttons' headquarters verbatim on to the child, too."""
+        simple: list[tuple[tuple[str, int, int], int]] = []
+        for receipt, payload in receipts:
+            source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
+            identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
+            if parent != self.settings.headquarters:
+                stage = min(stage, wire.AT_HQ)  # it has the message; what its operators do with it is no step of ours
+            elif source != self.settings.station and stage:
+                self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
+            if stage in STATES:
+                self._moved(parent, identity, stage)
+            else:
+                simple.append((identity, stage))
+        self._journal.later(lambda connection: self._journal.delivered_all(connection, parent, simple))
 
+    def _moved(self, parent: str, identity: tuple[str, int, int], stage: int) -> None:
         def noted(state: State | None) -> None:
             if state is not None:
                 self._notices.tell("incidents")

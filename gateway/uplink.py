@@ -16,7 +16,7 @@ from gateway.clock import Clock
 from gateway.relay import BATCH_OCTETS, Identity, Letter, Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import paho.mqtt.client as mqtt
 
@@ -35,7 +35,7 @@ KEEPALIVE_S = 4
 class Uplink:
     """Relays to one parent until it receipts.
 
-    on_receipt(parent id, message, payload) is called for each receipt, on_command(parent id, message, payload) for each
+    on_receipts(parent id, [(message, payload), …]) is called for receipts, on_command(parent id, message, payload) for each
     command.
     """
 
@@ -46,7 +46,7 @@ class Uplink:
         key: bytes,
         next_identity: Callable[[], tuple[int, int]],
         journal: Journal,
-        on_receipt: Callable[[str, dict[int, Any], bytes], None],
+        on_receipts: Callable[[str, Sequence[tuple[dict[int, Any], bytes]]], None],
         on_command: Callable[[str, dict[int, Any], bytes], None],
         on_link: Callable[[str, bool], None],
         clock: Clock | None = None,
@@ -60,7 +60,7 @@ class Uplink:
         self._next_identity = next_identity
         self._journal = journal
         self._clock = clock or Clock()
-        self._on_receipt = on_receipt
+        self._on_receipts = on_receipts
         self._on_command = on_command
         self._on_link = on_link
         self._outgoing = Outgoing()
@@ -272,8 +272,7 @@ class Uplink:
                 identity = Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ])
                 self._outgoing.receipted(identity, now)
         self._bell.set()
-        for receipt, one in found:
-            self._on_receipt(self.parent.id, receipt, one)
+        self._on_receipts(self.parent.id, found)
 
     def _unpacked(self, payload: bytes) -> list[bytes]:
         """The receipts of one message."""

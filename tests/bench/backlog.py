@@ -110,7 +110,7 @@ class Drain:
 
     def arrived(self) -> int:
         """How many events of the backlog are committed at headquarters: they come in their order."""
-        sql = "SELECT max(seq) FROM journal WHERE source = ?"
+        sql = "SELECT max(seq) FROM journal WHERE source = ? AND boot = 1"
         return max((self._database.execute(sql, (f"backlog-{n:02}",)).fetchone()[0] or 0) for n in range(SOURCES))
 
     def left(self, events: int) -> int:
