@@ -113,6 +113,9 @@ STEP_CLOSED = 35
 # CODE of a command
 IDENTIFY = 1
 WIFI = 2
+TEST_ALARM = 3
+REBOOT = 4
+CONFIGURE = 5
 
 # Entries of DETAIL of COMMAND_DONE and COMMAND_FAILED: which command, and a sentence
 ANSWER_BOOT = 0

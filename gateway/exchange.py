@@ -30,7 +30,7 @@ from gateway.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -351,9 +351,17 @@ class Exchange:
 
     # --------------------------------------------------------------------------------------- commands
 
-    def command(self, child: str, code: int, by: str, network: tuple[str, str] | None, lasts_s: int | None) -> int:
+    def command(
+        self,
+        child: str,
+        code: int,
+        by: str,
+        network: tuple[str, str] | None,
+        lasts_s: int | None,
+        changes: Mapping[str, str | int] | None = None,
+    ) -> int:
         """Gives a child a command and sends it; see Commands.give."""
-        number = self.commands.give(child, code, by, self.clock.utc_ms(), network, lasts_s)
+        number = self.commands.give(child, code, by, self.clock.utc_ms(), network, lasts_s, changes)
         self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
         return number
 

@@ -31,7 +31,7 @@ from gateway.settings import VERSION
 from gateway.vocabulary import CODES, LOOPS, REFUSAL_COUNT, REFUSAL_WHY, STEP_BY, STEP_NOTE, STEP_OUTCOME
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Row
 
@@ -211,13 +211,19 @@ class Reception:
     # --------------------------------------------------------------------------------- commands
 
     def command(
-        self, child: str, command: str, by: str, network: tuple[str, str] | None = None, lasts_s: int | None = None
+        self,
+        child: str,
+        command: str,
+        by: str,
+        network: tuple[str, str] | None = None,
+        lasts_s: int | None = None,
+        changes: Mapping[str, str | int] | None = None,
     ) -> Command:
         """Gives a button a command."""
         if self.role != "hq":
             raise CommandRefusedError("commands are given at headquarters: a button believes nobody else")
         code = {name: code for code, name in NAMES.items()}[command]
-        number = self._of.exchange.command(child, code, by, network, lasts_s)
+        number = self._of.exchange.command(child, code, by, network, lasts_s, changes)
         return next(given for given in self.commands(child) if given.id == number)
 
     def commands(self, child: str) -> Sequence[Command]:

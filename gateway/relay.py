@@ -20,7 +20,7 @@ ALARM_WINDOW = 256  # alarms
 IN_MEMORY = 1_000  # letters of a lane
 BATCH_OCTETS = 4_000  # of events in one message: what the parent does at one go before it looks at the next message
 LEAST_OCTETS, MOST_OCTETS = BATCH_OCTETS, 64 * BATCH_OCTETS  # the window's bounds
-QUEUE_MS = 15  # how long a queue the events may build up
+QUEUE_MS = 5  # how long a queue the events may build up; more on a long way
 
 
 class Identity(NamedTuple):
@@ -48,8 +48,8 @@ class Letter:
 class Window:
     """How many octets of events may be without a receipt: as RFC 6817 (LEDBAT), by the delay that they cause.
 
-    The least time from sending to receipt is the way itself; what is above it is the queue. Up to QUEUE_MS the window
-    grows, by half of itself a round at first; beyond, it is halved, once a round.
+    The least time from sending to receipt is the way itself; what is above it is the queue. Up to QUEUE_MS, or half the
+    way, the window grows, by half of itself a round at first; beyond, it is halved, once a round.
     """
 
     octets: int = LEAST_OCTETS
@@ -61,7 +61,7 @@ class Window:
         """A receipt came at `now_ms` for so many octets that were sent at `sent_ms`."""
         took_ms = now_ms - sent_ms
         self._least_ms = took_ms if self._least_ms is None else min(took_ms, self._least_ms)
-        if took_ms - self._least_ms <= QUEUE_MS:
+        if took_ms - self._least_ms <= max(QUEUE_MS, self._least_ms // 2):
             more = octets // 2 if self.octets < self._ceiling else octets * LEAST_OCTETS // (4 * self.octets)
             self.octets = min(MOST_OCTETS, self.octets + more)
         elif sent_ms > self._halved_ms:
