@@ -126,6 +126,17 @@ class Button:
                 self._chatters = True
                 self.add_event(since_ms, wire.CONTACT_CHATTERS)
             return
+        how = _HOW[contacts] if self.settings.contacts == settings.BOTH else wire.BOTH_CONTACTS
+        self._raise_alarm(cause, how, since_ms)
+
+    def test(self) -> tuple:
+        """Raises a test alarm, as a press would; its (boot, seq)."""
+        self._raise_alarm(wire.TEST, wire.BOTH_CONTACTS, self.clock.ms())
+        newest = self.latch.newest(True)
+        self._wake()
+        return newest.boot, newest.seq
+
+    def _raise_alarm(self, cause: int, how: int, since_ms: int) -> None:
         unconfirmed = self.latch.unconfirmed()
         if len(unconfirmed) >= outbox.MAX_ALARMS:
             tests = [alarm for alarm in unconfirmed if alarm.cause == wire.TEST]
@@ -136,7 +147,6 @@ class Button:
                 return
             self._forget(tests[0])  # no alarm stands behind a test
         boot, seq = self.outbox.number()
-        how = _HOW[contacts] if self.settings.contacts == settings.BOTH else wire.BOTH_CONTACTS
         alarm = latch.Alarm(boot, seq, since_ms, cause, how)
         self.latch.add(alarm)
         self.session.urgent = True
@@ -357,6 +367,8 @@ class Button:
                 self._store(self.outbox.keep_alarm, alarm, self.clock.ms())
             self.session.urgent = bool(self.latch.unconfirmed())
             self.board.tell("alarm", list(number), stage=stage)
+            if self.commands is not None and stage >= wire.AT_HQ:
+                self.commands.arrived(number)
         elif stage < wire.AT_HQ:
             return
         elif number in self.outbox.events:  # what was sent is among the oldest

@@ -17,6 +17,7 @@ except ImportError:
 
 MAX_ENVELOPE = 1024  # bytes of a child's envelope
 MAX_FRAME = 2048  # bytes of a frame: an envelope, its hops and the frame's own header
+MAX_BATCH = 8000  # bytes of a batch: several envelopes between two stations
 DEPTH = 4  # maps and arrays within one another
 MAX_ITEMS = 64  # entries of one map or array
 
@@ -36,6 +37,7 @@ DEVICE = 11
 STATE = 12
 ENVELOPE = 13
 HOPS = 14
+LETTERS = 15
 LOOP = 20
 TAMPER = 21
 BATTERY = 22
@@ -64,6 +66,7 @@ RECEIPT = 4
 COMMAND = 5
 FRAME = 6
 PRESENCE = 7
+BATCH = 8
 
 # CAUSE of an alarm
 HOLD_UP = 1
@@ -118,6 +121,9 @@ STEP_CLOSED = 35
 # CODE of a command
 IDENTIFY = 1
 WIFI = 2
+TEST_ALARM = 3
+REBOOT = 4
+CONFIGURE = 5
 
 # Entries of DETAIL of COMMAND_DONE and COMMAND_FAILED: which command, and a sentence
 ANSWER_BOOT = 0
@@ -400,13 +406,13 @@ def _octets(octets, at: int) -> tuple:
     return bytes(octets[at : at + n]), at + n
 
 
-def unseal(octets) -> Envelope:
+def unseal(octets, longest: int = MAX_FRAME) -> Envelope:
     """Takes an envelope apart and checks its form, its fields' types and ranges; the MAC is *not* checked here.
 
-    Raises WireError for anything that `seal` could not have made.
+    Raises WireError for anything that `seal` could not have made, or that is longer than `longest` bytes.
     """
-    if len(octets) > MAX_FRAME:
-        raise WireError("the message is longer than %d bytes" % MAX_FRAME)
+    if len(octets) > longest:
+        raise WireError("the message is longer than %d bytes" % longest)
     if len(octets) < 2 or octets[0] != _COSE_MAC0 or octets[1] != 0x84:
         raise WireError("this is not a COSE_Mac0 message")
     protected, at = _octets(octets, 2)
@@ -435,7 +441,7 @@ def message_of(payload: bytes) -> dict:
     message = decode(payload)
     if not isinstance(message, dict):
         raise WireError("the payload is not a map")
-    _check(message)
+    check(message)
     return message
 
 
@@ -458,6 +464,7 @@ _REQUIRED = {
     COMMAND: (BOOT, SEQ, DEVICE, CODE),
     FRAME: (ENVELOPE, HOPS),
     PRESENCE: (BOOT, SEQ, STATE),
+    BATCH: (LETTERS,),
 }
 _BOUND = {
     BOOT: _UINT32,
@@ -486,14 +493,15 @@ _BOUND = {
     DISK: _UINT53,
     STORAGE: 255,
 }
-_TYPE = {SUBJECT: str, DEVICE: str, ENVELOPE: bytes, HOPS: list, SHOWN: list, FIRMWARE: str, RSSI: int}
+_TYPE = {SUBJECT: str, DEVICE: str, ENVELOPE: bytes, HOPS: list, LETTERS: list, SHOWN: list, FIRMWARE: str, RSSI: int}
 
 
 def _is_number(value, bound: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= bound
 
 
-def _check(message: dict) -> None:
+def check(message: dict) -> None:
+    """Whether a message has the fields of its kind, each of its type and range. Raises WireError."""
     kind = message.get(KIND)
     if isinstance(kind, bool) or not isinstance(kind, int) or kind not in _REQUIRED:
         raise WireError("the kind is unknown")
@@ -511,6 +519,8 @@ def _check(message: dict) -> None:
         for hop in message[HOPS]:
             if not isinstance(hop, list) or len(hop) != 2 or not is_id(hop[0]) or not _is_number(hop[1], _UINT53):
                 raise WireError("a hop is not [station, milliseconds]")
+    if LETTERS in message and not all([isinstance(letter, bytes) for letter in message[LETTERS]]):
+        raise WireError("a batch holds something else than byte strings")
     if SHOWN in message:
         for shown in message[SHOWN]:
             if not isinstance(shown, list) or len(shown) != 3 or not all([_is_number(n, _UINT32) for n in shown]):

@@ -98,11 +98,16 @@ def enrol(
     entrance_name_ur: Annotated[str, typer.Option(help="The same in Urdu.")] = "",
     address: Annotated[str, typer.Option(help="Where units are sent.")] = "",
     phone: Annotated[str, typer.Option(help="Whom operators call.")] = "",
+    vouches: Annotated[
+        bool, typer.Option("--vouches", help="Believe this station for children not known here.")
+    ] = False,
 ) -> None:
     """Enter a child and its place into the registry, or change its entry. A running station notices."""
     settings = _settings(config)
     if kind not in {"button", "station"}:
         raise _fail("--kind is button or station")
+    if vouches and kind != "station":
+        raise _fail("--vouches is for a station: add --kind station")
     if not is_id(child):
         raise _fail("--id must be 1 to 64 of a-z, 0-9, '-' and '.', starting with a letter or digit")
     try:
@@ -124,6 +129,7 @@ def enrol(
         "entrance_name_ur": entrance_name_ur,
         "address": address,
         "phone": phone,
+        "vouches": int(vouches),
     }
     try:
         _do(settings, lambda connection: entries.enter(connection, row))

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gateway.enrolment import Registrar
 
@@ -101,6 +101,7 @@ class Incident:
     state: State
     steps: tuple[Step, ...] = ()
     outcome: Outcome | None = None
+    vouched_by: str = ""  # the station whose word alone it is believed on: the button is not known here
 
     @property
     def is_test(self) -> bool:
@@ -150,7 +151,7 @@ class Command:
 
     id: int
     child: str
-    command: str  # "identify", "wifi"
+    command: str  # "identify", "test", "reboot", "configuration", "wifi"
     about: str  # the name of the network, with "wifi"
     state: str  # "waiting", "done", "failed", "expired", "replaced" by a newer one
     made_at_ms: int
@@ -257,11 +258,18 @@ class Desk(Protocol):
         """Events, newest first."""
 
     def command(
-        self, child: str, command: str, by: str, network: tuple[str, str] | None = None, lasts_s: int | None = None
+        self,
+        child: str,
+        command: str,
+        by: str,
+        network: tuple[str, str] | None = None,
+        lasts_s: int | None = None,
+        changes: Mapping[str, str | int] | None = None,
     ) -> Command:
         """Gives a button a command; durable when this returns. Raises CommandRefusedError, KeyError.
 
-        command: "identify", or "wifi" with the network's (name, password). lasts_s: how long it is repeated.
+        command: "identify", "test", "reboot"; "wifi" with the network's (name, password); "configuration" with changes,
+        by the names of the button's settings. lasts_s: how long it is repeated.
         """
 
     def commands(self, child: str) -> Sequence[Command]:

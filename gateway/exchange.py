@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from firmware import wire
+from gateway import batch
 from gateway.clock import Clock
 from gateway.commands import Commands
 from gateway.desk import Outcome, State
@@ -25,10 +26,11 @@ from gateway.vocabulary import (
     REFUSAL_COUNT,
     REFUSAL_WHY,
     STAGES,
+    STATES,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -84,7 +86,9 @@ class Exchange:
         self._seq = itertools.count(1)
         self._own_key = secrets.token_bytes(32)  # own entries are sealed anew for each parent
         self._hq = settings.role == "hq"
-        self._judge = Judge(settings.station, self._hq, registry.key_of, registry.is_station, registry.absence)
+        self._judge = Judge(
+            settings.station, self._hq, registry.key_of, registry.is_station, registry.absence, registry.is_vouched
+        )
         self._routes: dict[str, str] = {}
         self._answered: dict[str, int] = {}
         self.commands = Commands(settings.station, journal, registry, self._send_command)
@@ -98,11 +102,33 @@ class Exchange:
 
     def arrived(self, topic: str, payload: bytes, done: Callable[[], None]) -> None:
         """A message from the local broker. `done` is called once the broker may forget it."""
-        try:
-            arrival = self._judge.judge(topic, payload)
-        except RefusedError as error:
-            self.refuse(error.who, error.why, payload)
-            self._dismiss(topic, error.about)
+        found = self._judge.open(topic, payload)
+        if len(found) == 1:
+            self._took(topic, payload, found[0], done)
+            return
+        receipts: list[tuple[tuple[str, int, int], int]] = []
+        left = itertools.count(1 - len(found))
+
+        def settled() -> None:
+            if next(left) == 0:
+                done()
+                self._receipts(topic.split("/")[2], receipts)
+
+        for one in found:
+            self._took(topic, payload, one, settled, receipts)
+
+    def _took(
+        self,
+        topic: str,
+        payload: bytes,
+        arrival: Arrival | RefusedError,
+        done: Callable[[], None],
+        receipts: list[tuple[tuple[str, int, int], int]] | None = None,
+    ) -> None:
+        """One message. receipts: where its receipt is put, to go with others'; None: it goes at once."""
+        if isinstance(arrival, RefusedError):
+            self.refuse(arrival.who, str(arrival), payload)
+            self._dismiss(topic, arrival.about)
             done()
             return
         self.counters[topic.rsplit("/", 1)[1] + "s received"] += 1
@@ -111,7 +137,7 @@ class Exchange:
         if arrival.kind == wire.ALARM and self._registry.is_pending(arrival.source):
             self.confirm(arrival.source)  # a press has come all the way: no less proves that the button works
         if arrival.kind in {wire.ALARM, wire.EVENT}:
-            self._record(arrival, payload, done)
+            self._record(arrival, payload, done, receipts)
             return
         done()
         if arrival.kind == wire.HEARTBEAT:
@@ -119,7 +145,13 @@ class Exchange:
         else:
             self._presence(arrival)
 
-    def _record(self, arrival: Arrival, payload: bytes, done: Callable[[], None]) -> None:
+    def _record(
+        self,
+        arrival: Arrival,
+        payload: bytes,
+        done: Callable[[], None],
+        receipts: list[tuple[tuple[str, int, int], int]] | None,
+    ) -> None:
         now = self.clock.utc_ms()
         first = arrival.hops[0][1] + self._clock_offset(arrival.child) if arrival.hops else now
         entry = Entry(
@@ -132,10 +164,12 @@ class Exchange:
             exact=not arrival.message.get(wire.RESUMED),
         )
         alarm = arrival.kind == wire.ALARM
-        if alarm:
-            self.offer(entry)
+        offered = alarm and self.offer(entry)
 
         def committed(kept: Kept) -> None:
+            stage = kept.stage if self._hq else wire.AT_GATEWAY
+            if receipts is not None and not kept.conflict:
+                receipts.append((arrival.identity, stage))
             done()
             if kept.conflict:
                 self.refuse(arrival.source, "another message already has this boot and number", payload)
@@ -143,9 +177,11 @@ class Exchange:
                     self._dismiss(f"tocsin/1/{arrival.child}/", arrival.identity if arrival.framed else None)
                 return
             # Also a repeat is answered where it came from: its sender lacks the receipt, whatever way it takes by now.
-            self.receipt(arrival.identity, kept.stage if self._hq else wire.AT_GATEWAY, arrival.child)
-            if not alarm:
+            if receipts is None:
+                self.receipt(arrival.identity, stage, arrival.child)
+            if not offered:
                 self.offer(entry)
+            if not alarm:
                 self.commands.settled(arrival.source, arrival.message)
             if kept.fresh:
                 self._routes[arrival.source] = arrival.child
@@ -162,9 +198,9 @@ class Exchange:
 
         self._journal.later(keep, committed, alarm=alarm)
 
-    def offer(self, entry: Entry) -> None:
-        """Hands an entry to every parent."""
-        for uplink in self.uplinks:
+    def offer(self, entry: Entry) -> bool:
+        """Hands an entry to every parent. False: one had no room; offer an entry again that was not committed yet."""
+        taken = [
             uplink.offer(
                 Letter(
                     Identity(*entry.identity),
@@ -174,6 +210,9 @@ class Exchange:
                     entry.happened_at_ms,
                 )
             )
+            for uplink in self.uplinks
+        ]
+        return all(taken)
 
     def _learn(self, arrival: Arrival, happened_at_ms: int) -> None:
         """What a station below says of its own children: at worst it makes us look twice."""
@@ -216,7 +255,7 @@ class Exchange:
             uplink.pass_on(arrival.envelope, [*arrival.hops, [self.settings.station, self.clock.utc_ms()]])
         if back:
             self.event(wire.CHILD_BACK, source)
-        if self._hq and now - self._answered.get(source, -ANSWER_MS) >= ANSWER_MS:
+        if self._hq and not arrival.vouched and now - self._answered.get(source, -ANSWER_MS) >= ANSWER_MS:
             self._answered[source] = now
             self.receipt((source, boot, seq), wire.AT_HQ, arrival.child)
         if self._hq:
@@ -251,11 +290,28 @@ class Exchange:
 
         via: the child whose connection brought the message, if it is an answer; else the way its source takes now.
         """
+        child = via or self._route(identity[0])
+        self.send_down(f"tocsin/1/{child}/receipt", self._sealed_receipt(identity, stage, child))
+
+    def _receipts(self, station: str, receipts: list[tuple[tuple[str, int, int], int]]) -> None:
+        """Answers a batch of a station's with one: each receipt in it is what it would be alone."""
+        entries = (batch.letter(self._sealed_receipt(identity, stage, station)) for identity, stage in receipts)
+        key = self._registry.key_of(station)
+        if key is None:  # it was retired meanwhile, or this is a site, whose stations below share no key with it
+            for identity, stage in receipts:
+                self.receipt(identity, stage, station)
+            return
+        for payload in batch.packed(entries, self.settings.station, key):
+            self.send_down(f"tocsin/1/{station}/receipt", payload)
+
+    def _sealed_receipt(self, identity: tuple[str, int, int], stage: int, via: str) -> bytes:
+        """For the source; where it shares no key with this station, for the one that vouches for it, else bare."""
         source, boot, seq = identity
         message = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: stage, wire.DEVICE: source}
         key = self._registry.receipt_key_of(source)
-        payload = wire.encode(message) if key is None else wire.seal(message, self.settings.station, key)
-        self.send_down(f"tocsin/1/{via or self._route(source)}/receipt", payload)
+        if key is None and self._registry.is_vouched(source, via):
+            key = self._registry.key_of(via)
+        return wire.encode(message) if key is None else wire.seal(message, self.settings.station, key)
 
     def _dismiss(self, topic: str, about: tuple[str, int, int] | None) -> None:
         """Tells a station below that what it framed will never be believed, so that it stops sending it."""
@@ -270,13 +326,23 @@ class Exchange:
     def _route(self, child: str) -> str:
         return self._routes.get(child, child)
 
-    def receipted(self, parent: str, receipt: dict[int, Any], payload: bytes) -> None:
-        """A parent's receipt: verbatim on to the child, whose MAC it carries, and into the journal."""
-        source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
-        identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
-        if source != self.settings.station and stage:
-            self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
+    def receipted(self, parent: str, receipts: Sequence[tuple[dict[int, Any], bytes]]) -> None:
+        """A parent's receipts: into the journal; those of the buttons' headquarters verbatim on to the child, too."""
+        simple: list[tuple[tuple[str, int, int], int]] = []
+        for receipt, payload in receipts:
+            source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
+            identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
+            if parent != self.settings.headquarters:
+                stage = min(stage, wire.AT_HQ)  # it has the message; what its operators do with it is no step of ours
+            elif source != self.settings.station and stage:
+                self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
+            if stage in STATES:
+                self._moved(parent, identity, stage)
+            else:
+                simple.append((identity, stage))
+        self._journal.later(lambda connection: self._journal.delivered_all(connection, parent, simple))
 
+    def _moved(self, parent: str, identity: tuple[str, int, int], stage: int) -> None:
         def noted(state: State | None) -> None:
             if state is not None:
                 self._notices.tell("incidents")
@@ -285,17 +351,28 @@ class Exchange:
 
     # --------------------------------------------------------------------------------------- commands
 
-    def command(self, child: str, code: int, by: str, network: tuple[str, str] | None, lasts_s: int | None) -> int:
+    def command(
+        self,
+        child: str,
+        code: int,
+        by: str,
+        network: tuple[str, str] | None,
+        lasts_s: int | None,
+        changes: Mapping[str, str | int] | None = None,
+    ) -> int:
         """Gives a child a command and sends it; see Commands.give."""
-        number = self.commands.give(child, code, by, self.clock.utc_ms(), network, lasts_s)
+        number = self.commands.give(child, code, by, self.clock.utc_ms(), network, lasts_s, changes)
         self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
         return number
 
     def _send_command(self, child: str, payload: bytes) -> None:
         self.send_down(f"tocsin/1/{self._route(child)}/command", payload)
 
-    def commanded(self, command: dict[int, Any], payload: bytes) -> None:
+    def commanded(self, parent: str, command: dict[int, Any], payload: bytes) -> None:
         """A parent's command for a child: verbatim on to it, whose headquarters' MAC it carries."""
+        if parent != self.settings.headquarters:
+            self.refuse(parent, "it sent a command, and is not the headquarters of the buttons here", payload)
+            return
         self.counters["commands passed down"] += 1
         self._send_command(command[wire.DEVICE], payload)
 

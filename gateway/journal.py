@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from firmware import wire
@@ -110,6 +110,7 @@ class _Job:
     done: Callable[[Any], None]
     failed: Callable[[Exception], None]
     since: float  # time.monotonic()
+    alarm: bool = False
 
 
 class Journal:
@@ -168,7 +169,7 @@ class Journal:
     ) -> None:
         """Does `work` in the next transaction. It may raise StepRefusedError or KeyError, before it writes anything."""
         with self._waiting:
-            (self._alarms if alarm else self._others).append(_Job(work, done, failed, time.monotonic()))
+            (self._alarms if alarm else self._others).append(_Job(work, done, failed, time.monotonic(), alarm))
             self._waiting.notify()
 
     def now(self, work: Callable[[Connection], T]) -> T:
@@ -213,7 +214,10 @@ class Journal:
         results: list[tuple[_Job, Any]] = []
         refused: list[tuple[_Job, Exception]] = []
         with connection.begin():
-            for job in jobs:
+            for number, job in enumerate(jobs):
+                if number and self._alarms and not job.alarm:
+                    self._put_back(jobs[number:])  # an alarm came: it waits for this commit, and for no more
+                    break
                 try:
                     results.append((job, job.work(connection)))
                 except (StepRefusedError, KeyError) as error:
@@ -226,6 +230,10 @@ class Journal:
                 logger.exception("what follows on a commit failed")
         for job, reason in refused:
             job.failed(reason)
+
+    def _put_back(self, jobs: list[_Job]) -> None:
+        with self._waiting:
+            self._others.extendleft(reversed(jobs))
 
     def keep(self, connection: Connection, entry: Entry) -> Kept:
         """Writes an entry within a transaction; `put` is the ordinary way."""
@@ -294,6 +302,17 @@ class Journal:
         connection.execute(update(schema.incidents).where(schema.incidents.c.id == number).values(state=state.value))
         return state
 
+    def delivered_all(
+        self, connection: Connection, parent: str, receipts: Sequence[tuple[tuple[str, int, int], int]]
+    ) -> None:
+        """Notes receipts, (identity, stage) each, that move no incident: of stage 2 at most."""
+        rows = [
+            {"of": parent, "its_source": source, "its_boot": boot, "its_seq": seq, "its_stage": stage}
+            for (source, boot, seq), stage in receipts
+        ]
+        if rows:
+            connection.execute(_DELIVERED, rows)
+
     def owed(self, parent: str, kind: int, after: int, limit: int) -> list[Owed]:
         """What `parent` has not receipted of one kind beyond the position `after`, oldest first."""
         deliveries, journal = schema.deliveries.c, schema.journal.c
@@ -315,7 +334,7 @@ class Journal:
                 deliveries.stage.is_(None),
                 deliveries.entry > after,
             )
-            .order_by(journal.id)
+            .order_by(deliveries.entry)  # by journal.id, SQLite would sort everything that waits for every page
             .limit(limit)
         )
         with self.readers.connect() as connection:
@@ -418,6 +437,24 @@ class Journal:
             for last in heard
         ]
         connection.execute(statement, rows)
+
+
+_DELIVERED = (
+    update(schema.deliveries)
+    .where(
+        schema.deliveries.c.parent == bindparam("of"),
+        schema.deliveries.c.entry
+        == select(schema.journal.c.id)
+        .where(
+            schema.journal.c.source == bindparam("its_source"),
+            schema.journal.c.boot == bindparam("its_boot"),
+            schema.journal.c.seq == bindparam("its_seq"),
+        )
+        .scalar_subquery(),
+        schema.deliveries.c.stage.is_(None) | (schema.deliveries.c.stage < bindparam("its_stage")),
+    )
+    .values(stage=bindparam("its_stage"))
+)
 
 
 def _is(identity: tuple[str, int, int]) -> tuple[Any, Any, Any]:

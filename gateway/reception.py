@@ -31,7 +31,7 @@ from gateway.settings import VERSION
 from gateway.vocabulary import CODES, LOOPS, REFUSAL_COUNT, REFUSAL_WHY, STEP_BY, STEP_NOTE, STEP_OUTCOME
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Row
 
@@ -106,7 +106,7 @@ class Reception:
         table, journal, steps = schema.incidents.c, schema.journal.c, schema.steps.c
         with self._of.journal.readers.connect() as connection:
             rows = connection.execute(
-                select(schema.incidents, journal.happened_at_ms, journal.exact, journal.received_at_ms)
+                select(schema.incidents, journal.happened_at_ms, journal.exact, journal.received_at_ms, journal.hops)
                 .join(schema.journal, journal.id == table.id)
                 .where(condition)
                 .order_by(table.id.desc())
@@ -135,7 +135,14 @@ class Reception:
                 for step in taken
             ),
             outcome=Outcome(row.outcome) if row.outcome else None,
+            vouched_by=self._voucher(row),
         )
+
+    def _voucher(self, row: Row[Any]) -> str:
+        """Headquarters, and an agency, take no alarm of a button they don't know but through a station that vouches."""
+        hops = wire.decode(row.hops)
+        unknown = self.role == "hq" and row.device not in self._of.registry.children()
+        return str(hops[-1][0]) if unknown and hops else ""
 
     # --------------------------------------------------------------------------------- children
 
@@ -204,13 +211,19 @@ class Reception:
     # --------------------------------------------------------------------------------- commands
 
     def command(
-        self, child: str, command: str, by: str, network: tuple[str, str] | None = None, lasts_s: int | None = None
+        self,
+        child: str,
+        command: str,
+        by: str,
+        network: tuple[str, str] | None = None,
+        lasts_s: int | None = None,
+        changes: Mapping[str, str | int] | None = None,
     ) -> Command:
         """Gives a button a command."""
         if self.role != "hq":
             raise CommandRefusedError("commands are given at headquarters: a button believes nobody else")
         code = {name: code for code, name in NAMES.items()}[command]
-        number = self._of.exchange.command(child, code, by, network, lasts_s)
+        number = self._of.exchange.command(child, code, by, network, lasts_s, changes)
         return next(given for given in self.commands(child) if given.id == number)
 
     def commands(self, child: str) -> Sequence[Command]:
@@ -290,7 +303,7 @@ class Reception:
                 Check(
                     f"parent {uplink.parent.id}",
                     uplink.connected and heard,
-                    f"{'connected' if uplink.connected else 'not connected'}, {answered}; "
+                    f"{f'connected at {uplink.address}' if uplink.connected else 'not connected'}, {answered}; "
                     f"{alarms} alarms and {events} events not receipted",
                 )
             )

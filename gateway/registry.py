@@ -37,6 +37,7 @@ class Enrolled:
     standing: Standing
     expires_at_ms: int | None  # of a pending one
     retired_at_ms: int | None  # of one that is believed no more; its place is that of its history
+    vouches: bool = False  # a station that is believed for those whom this one does not know
 
 
 class Registry:
@@ -85,6 +86,7 @@ class Registry:
                     standing=entries.standing(row),
                     expires_at_ms=row["expires_at_ms"],
                     retired_at_ms=row["retired_at_ms"],
+                    vouches=bool(row["vouches"]),
                 )
             self._children = children
             return True
@@ -141,6 +143,11 @@ class Registry:
         """Whether a child is enrolled here as a station."""
         known = self._children.get(child)
         return known is not None and known.kind == "station"
+
+    def is_vouched(self, source: str, station: str) -> bool:
+        """Whether `station` is believed for `source`: it is enrolled as vouching, and `source` is nobody known here."""
+        known = self._children.get(station)
+        return known is not None and known.vouches and known.key is not None and source not in self._children
 
     def place_of(self, child: str) -> Place:
         """Where a child is; a place that says only its id, where nobody entered one."""

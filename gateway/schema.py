@@ -100,6 +100,7 @@ children = Table(
     Column("entrance_name_ur", Text, nullable=False, server_default=""),
     Column("address", Text, nullable=False, server_default=""),
     Column("phone", Text, nullable=False, server_default=""),
+    Column("vouches", Integer, nullable=False, server_default="0"),  # a station that speaks for children unknown here
 )
 
 enrolments = Table(  # how an entry of `children` came about and ended; those of `tocsin enrol` have no row here

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from gateway.console import api, command_api, pages, registry_api, streams
+from gateway.console import api, child_page, command_api, pages, registry_api, streams
 from gateway.console.guard import Guard
 from gateway.console.live import Live, Watchers
 from gateway.console.looks import STATIC, Looks
@@ -48,6 +48,7 @@ def create_app(desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo 
     app.include_router(api.router)
     app.include_router(registry_api.router)
     app.include_router(command_api.router)
+    app.include_router(child_page.router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(Problem, _problem)
