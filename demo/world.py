@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import insert
 
 from demo.button import Button
 from demo.process import Keeper, Process, wait_until

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from sqlalchemy import Table
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
 
 from firmware.wire import is_id
 from gateway import broker as broker_room
-from gateway import enrolment, entries, keys, schema, technicians
-from gateway.journal import Journal
+from gateway import database, enrolment, entries, keys, schema, technicians
+from gateway.desk import StorageError
+from gateway.journal import EX_IOERR, Journal
 from gateway.registry import password_hash
 from gateway.settings import Settings, SettingsError, load
 
@@ -54,6 +55,9 @@ def station(config: Config) -> None:
         status = Station(_settings(config)).run()
     except keys.KeyFileError as error:
         raise _fail(str(error)) from error
+    except StorageError as error:
+        logging.getLogger(__name__).critical("%s", error)
+        raise typer.Exit(EX_IOERR) from error
     raise typer.Exit(status)
 
 
@@ -175,7 +179,7 @@ def import_request(
     try:
         asked = request.read(file.read_bytes(), keys.certificates(settings.identity / "ca.pem"))
         child, wanted = enrolment.from_request(asked.body)
-        journal = Journal(settings.database, [parent.id for parent in settings.parents])
+        journal = Journal(settings.store, [parent.id for parent in settings.parents])
         boot = journal.next_boot()  # what is journaled here has an identity apart from the running station's
         journal.start()
         registry = Registry(journal.readers, settings.station, None)
@@ -189,7 +193,7 @@ def import_request(
             journal.stop()
     except OSError as error:
         raise _fail(f"{file}: can't be read: {error.strerror}") from error
-    except (SetupFault, enrolment.RegistryRefusedError, keys.KeyFileError) as refusal:
+    except (SetupFault, enrolment.RegistryRefusedError, keys.KeyFileError, StorageError) as refusal:
         raise _fail(f"{file}: {refusal}") from refusal
     told = "is entered" if is_new else "was entered before"
     until = f", pending until {enrolment.moment(made.expires_at_ms)}" if made.expires_at_ms else f": it is {made.state}"
@@ -219,21 +223,26 @@ def person(
 
 
 def _write(settings: Settings, table: Table, row: Mapping[str, object], key: str) -> None:
-    statement = insert(table).values(**row)
-    statement = statement.on_conflict_do_update(index_elements=[key], set_=dict(row))
-    _do(settings, lambda connection: connection.execute(statement) and None)
+    _do(settings, lambda connection: database.upsert(connection, table, row, [key]))
 
 
 def _do(settings: Settings, work: Callable[[Connection], T]) -> T:
     """Does `work` in one commit, beside a running station. May raise what `work` raises before it writes anything."""
-    settings.state.mkdir(parents=True, exist_ok=True)
-    engine = schema.open_database(settings.database, writes=True)
     try:
-        with engine.begin() as connection:
-            schema.metadata.create_all(connection)
-            return work(connection)
-    finally:
-        engine.dispose()
+        database.prepare(settings.store)
+        engine = database.open_database(settings.store, writes=True)
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        finally:
+            engine.dispose()
+    except StorageError as error:
+        raise _fail(str(error)) from error
+    except DBAPIError as error:
+        found = database.trouble(error)
+        if found is None:
+            raise
+        raise _fail(database.advice(found)) from error
 
 
 def _add_bench() -> None:

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import insert, select
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from firmware import wire
-from gateway import schema
+from gateway import database, schema
 from gateway.commands import Commands
 from gateway.desk import Outcome, State
 from gateway.incidents import check_step
 from gateway.ingest import Arrival, Judge, RefusedError
-from gateway.journal import Entry, Journal, Kept, stage_of
+from gateway.journal import Entry, Journal, Kept, own_entry, stage_of
 from gateway.relay import Identity, Letter
 from gateway.supervision import Silence, Supervision, Verdict
 from gateway.vocabulary import (
@@ -53,6 +52,9 @@ logger = logging.getLogger(__name__)
 
 ANSWER_MS = 9_000  # a child's heartbeat is receipted about this often
 CLOCK_SAMPLES = 12
+MOST_WAITING = (
+    20_000  # writes, while the journal can't be written; what comes from children is bounded by their brokers
+)
 
 
 def utc_ms() -> int:
@@ -108,6 +110,7 @@ class Exchange:
         self._answered: dict[str, int] = {}
         self.commands = Commands(settings.station, journal, registry, self._send_command)
         self._dirty: set[str] = set()
+        self._unkept: set[Identity] = set()  # in memory only while the journal can't be written
 
     def next_identity(self) -> tuple[int, int]:
         """(boot, seq) for a message of the station's own."""
@@ -153,8 +156,12 @@ class Exchange:
         alarm = arrival.kind == wire.ALARM
         if alarm:
             self.offer(entry)
+        if not self._take_on(arrival.identity):
+            done()  # a repeat: the broker and the sender still hold the first one, which waits for the disk
+            return
 
         def committed(kept: Kept) -> None:
+            self._unkept.discard(Identity(*arrival.identity))
             done()
             if kept.conflict:
                 self.refuse(arrival.source, "another message already has this boot and number", payload)
@@ -180,6 +187,14 @@ class Exchange:
             return kept
 
         self._journal.later(keep, committed, alarm=alarm)
+
+    def _take_on(self, identity: tuple[str, int, int]) -> bool:
+        """Whether a message is to be journaled: a repeat of one that waits for a disk in trouble is not, so memory is bounded."""
+        one = Identity(*identity)
+        if self._journal.trouble is not None and one in self._unkept:
+            return False
+        self._unkept.add(one)
+        return True
 
     def offer(self, entry: Entry) -> None:
         """Hands an entry to every parent."""
@@ -235,6 +250,8 @@ class Exchange:
             uplink.pass_on(arrival.envelope, [*arrival.hops, [self.settings.station, utc_ms()]])
         if back:
             self.event(wire.CHILD_BACK, source)
+        if wire.CHILDREN in arrival.message:
+            self._watch_storage(source, known, arrival.message)
         if self._hq and now - self._answered.get(source, -ANSWER_MS) >= ANSWER_MS:
             self._answered[source] = now
             self.receipt((source, boot, seq), wire.AT_HQ, arrival.child)
@@ -242,6 +259,17 @@ class Exchange:
             self.commands.heard(source, now, utc_ms())
         for shown_boot, shown_seq, stage in arrival.message.get(wire.SHOWN, []) if self._hq else []:
             self._remind((source, shown_boot, shown_seq), stage)
+
+    def _watch_storage(self, station: str, known: Report | None, message: dict[int, Any]) -> None:
+        """A station below can't write its own journal, so that it can't tell of it as events are told: this one does."""
+        fails = bool(message.get(wire.STORAGE))
+        if fails != bool(known and known.message.get(wire.STORAGE)):
+            self._notices.tell("children")
+            self.event(
+                wire.STORAGE_FAILED if fails else wire.STORAGE_RESTORED,
+                station,
+                "it can't write its journal: it passes alarms on and promises nothing" if fails else None,
+            )
 
     def _remind(self, identity: tuple[str, int, int], shown: int) -> None:
         """Repeats a receipt that got lost: the button shows less than what is true."""
@@ -301,7 +329,11 @@ class Exchange:
             if state is not None:
                 self._notices.tell("incidents")
 
-        self._journal.later(lambda connection: self._journal.delivered(connection, parent, identity, stage), noted)
+        self._journal.later(
+            lambda connection: self._journal.delivered(connection, parent, identity, stage),
+            noted,
+            key=("delivered", parent, identity),
+        )
 
     # --------------------------------------------------------------------------------------- commands
 
@@ -323,6 +355,9 @@ class Exchange:
 
     def event(self, code: int, subject: str = "", detail: object = None) -> None:
         """Journals an event of the station's own and relays it."""
+        if self._journal.backlog > MOST_WAITING and self._journal.trouble:
+            self.counters["own events not kept"] += 1
+            return
         entry = self.own(code, subject, detail)
 
         def committed(_: Kept) -> None:
@@ -333,20 +368,7 @@ class Exchange:
 
     def own(self, code: int, subject: str, detail: object) -> Entry:
         """An event of the station's own, to be journaled and offered."""
-        boot, seq = self.next_identity()
-        message: dict[int, Any] = {
-            wire.KIND: wire.EVENT,
-            wire.BOOT: boot,
-            wire.SEQ: seq,
-            wire.AGE: 0,
-            wire.CODE: code,
-            wire.SUBJECT: subject,
-        }
-        if detail is not None:
-            message[wire.DETAIL] = detail
-        now = utc_ms()
-        envelope = wire.seal(message, self.settings.station, self._own_key)
-        return Entry(self.settings.station, message, envelope, [], now, now, exact=True)
+        return own_entry(self.settings.station, self.next_identity(), code, subject, detail, utc_ms(), self._own_key)
 
     def changed(self) -> None:
         """Tells open pages that the registry is another."""
@@ -449,11 +471,4 @@ class Exchange:
             )
         if not rows:
             return
-        statement = sqlite_insert(schema.latest)
-        statement = statement.on_conflict_do_update(
-            index_elements=["child"],
-            set_={
-                name: statement.excluded[name] for name in ("via", "boot", "seq", "heard_at_ms", "message", "silent")
-            },
-        )
-        self._journal.later(lambda connection: connection.execute(statement, rows) and None)
+        self._journal.later(lambda connection: database.upsert(connection, schema.latest, rows, ["child"]))

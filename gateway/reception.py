@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -46,6 +47,13 @@ LEAST_DISK_MB = 200
 CLOCK_LIMIT_MS = 2_000
 BACKLOG_LIMIT = 1_000  # writes
 WAIT_LIMIT_S = 2.0
+
+
+_UNWRITABLE = {
+    "button": "its flash can't be written: a press would not survive a power cut",
+    "station": "its journal can't be written: it passes alarms on but keeps nothing",
+}
+UNSHOWN = {wire.CHECKPOINT, wire.REGISTRY_ENTRY}  # the journal's own bookkeeping
 
 
 class Reception:
@@ -179,7 +187,7 @@ class Reception:
         if link is Link.ONLINE and tampered:
             link, why = Link.TAMPERED, "its enclosure is open"
         elif link is Link.ONLINE and message.get(wire.STORAGE):
-            link, why = Link.FAULTY, "its flash can't be written: a press would not survive a power cut"
+            link, why = Link.FAULTY, _UNWRITABLE[kind]
         elif link is Link.ONLINE and loop in {"cut", "shorted", "faulty"}:
             link, why = Link.FAULTY, f"its wire is {loop}"
         return Child(
@@ -223,18 +231,23 @@ class Reception:
 
     def happenings(self, before: int | None = None, limit: int = 100) -> Sequence[Happening]:
         """Events, newest first."""
-        table = schema.journal.c
+        table, found = schema.journal.c, list[Happening]()
         with self._of.journal.readers.connect() as connection:
-            rows = connection.execute(
+            rows = connection.execution_options(yield_per=limit).execute(
                 select(schema.journal)
                 .where(table.kind == wire.EVENT, table.id < (before or 1 << 62))
                 .order_by(table.id.desc())
-                .limit(limit)
-            ).all()
-        return [self._happening(row) for row in rows]
+            )
+            for row in rows:
+                message = wire.unseal(row.envelope).message
+                if message[wire.CODE] not in UNSHOWN:
+                    found.append(self._happening(row, message))
+                    if len(found) == limit:
+                        break
+            rows.close()
+        return found
 
-    def _happening(self, row: Row[Any]) -> Happening:
-        message = wire.unseal(row.envelope).message
+    def _happening(self, row: Row[Any], message: dict[int, Any]) -> Happening:
         subject = message.get(wire.SUBJECT, "")
         known = self._of.registry.children()
         place = next((known[name].place for name in (subject, row.source) if name in known), None)
@@ -270,12 +283,7 @@ class Reception:
         free = shutil.disk_usage(of.settings.state).free >> 20
         checks = [
             Check("broker", of.broker_up, "connected" if of.broker_up else "not connected: no child can be heard"),
-            Check(
-                "journal",
-                of.journal.backlog < BACKLOG_LIMIT and of.journal.waiting_s < WAIT_LIMIT_S,
-                f"{of.journal.backlog} writes wait, the oldest for {of.journal.waiting_s:.1f} s; "
-                f"{of.journal.commits} committed",
-            ),
+            self._journal_check(),
             Check("disk", free > LEAST_DISK_MB, f"{free} MB free"),
         ]
         for uplink in of.uplinks:
@@ -300,6 +308,17 @@ class Reception:
                 Check(f"clock of {child}", abs(offset) < CLOCK_LIMIT_MS, f"{offset / 1000:+.1f} s from this station's")
             )
         return checks
+
+    def _journal_check(self) -> Check:
+        journal = self._of.journal
+        trouble, waits = journal.trouble, f"{journal.backlog} writes wait, the oldest for {journal.waiting_s:.1f} s"
+        if trouble is not None:
+            lasts = f"for {time.monotonic() - trouble.since:.0f} s"
+            return Check(
+                "journal", False, f"{lasts}: {trouble.why}; alarms are passed on, nothing is promised; {waits}"
+            )
+        sound = journal.backlog < BACKLOG_LIMIT and journal.waiting_s < WAIT_LIMIT_S
+        return Check("journal", sound, f"{waits}; {journal.commits} committed")
 
     # ----------------------------------------------------------------------------------- people
 

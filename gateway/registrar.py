@@ -104,7 +104,7 @@ class Registrar:
 
     def begin(self) -> None:
         """The station was down and heard nobody: entries that are pending get a little more time."""
-        self._change(lambda connection: entries.extend(connection, utc_ms() + RETURN_MS))
+        self._change_later(lambda connection: entries.extend(connection, utc_ms() + RETURN_MS), lambda: None)
 
     def confirm(self, child: str) -> None:
         """A message of a pending child was believed."""
@@ -118,7 +118,9 @@ class Registrar:
     def expire(self) -> None:
         """Forgets pending entries whose time is over, but for those whose board is heard: that one would work unknown."""
         heard, now = set(self._exchange.reports), utc_ms()
-        self._change_later(lambda connection: entries.expire(connection, now, heard, now + PENDING_MS), lambda: None)
+        self._change_later(
+            lambda connection: entries.expire(connection, now, heard, now + PENDING_MS), lambda: None, key="expire"
+        )
 
     # -------------------------------------------------------------------------------- revocation
 
@@ -177,7 +179,11 @@ class Registrar:
         return result
 
     def _change_later(
-        self, work: Callable[[Connection], tuple[object, Sequence[Told]]], done: Callable[[], None]
+        self,
+        work: Callable[[Connection], tuple[object, Sequence[Told]]],
+        done: Callable[[], None],
+        *,
+        key: object = None,
     ) -> None:
         """The registry in memory follows at the station's next tick; until then the same may be asked again."""
 
@@ -185,7 +191,7 @@ class Registrar:
             self._tell(changed[1])
             done()
 
-        self._journal.later(lambda connection: self._changed(connection, work), committed)
+        self._journal.later(lambda connection: self._changed(connection, work), committed, key=key)
 
     def _changed(
         self, connection: Connection, work: Callable[[Connection], tuple[T, Sequence[Told]]]

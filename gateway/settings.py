@@ -54,6 +54,7 @@ class Settings(Part):
     name: str = ""
     role: Literal["site", "hq"] = "site"
     state: Path = Path("state")
+    database: Annotated[str, Field(pattern=r"^$|^postgresql\+psycopg://")] = ""  # empty: SQLite, in the state folder
     identity: Path = Path("identity")
     revoked: Path | None = None
     message_key: Path | None = None
@@ -63,9 +64,14 @@ class Settings(Part):
     parents: tuple[Parent, ...] = ()
 
     @property
-    def database(self) -> Path:
-        """The journal's file."""
-        return self.state / "station.db"
+    def store(self) -> Path | str:
+        """The database: SQLite's file, or PostgreSQL's URL."""
+        return self.database or self.state / "station.db"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints of the journal's hash chain are written beside the database."""
+        return self.state / "station.checkpoints"
 
     @property
     def refusals(self) -> Path:

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
 from gateway import link, schema
@@ -35,7 +36,8 @@ def _now_ms() -> int:
 class Uplink:
     """Relays to one parent until it receipts.
 
-    on_receipt(parent id, message, payload) is called for each receipt, on_command(message, payload) for each command.
+    on_receipt(parent id, message, payload) is called for each receipt, on_command(message, payload) for each command,
+    on_fault(error) when the journal can't be read.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Uplink:
         on_receipt: Callable[[str, dict[int, Any], bytes], None],
         on_command: Callable[[dict[int, Any], bytes], None],
         on_link: Callable[[str, bool], None],
+        on_fault: Callable[[DBAPIError], None],
     ) -> None:
         self.parent = parent
         self.connected = False
@@ -59,6 +62,7 @@ class Uplink:
         self._on_receipt = on_receipt
         self._on_command = on_command
         self._on_link = on_link
+        self._on_fault = on_fault
         self._outgoing = Outgoing()
         self._lock = threading.Condition()
         self._stopping = False
@@ -138,7 +142,13 @@ class Uplink:
                 if not wants:
                     self._lock.wait(1 if at is None else min(1, max(0.005, (at - now) / 1000)))
                     continue
-            self._load()
+            try:
+                self._load()
+            except DBAPIError as error:
+                self._on_fault(error)
+                with self._lock:
+                    self._outgoing.more = True
+                    self._lock.wait(1)
 
     def _load(self) -> None:
         with self._lock:

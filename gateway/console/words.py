@@ -241,6 +241,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "happening.broker_back": ("Its message broker is back", "پیغام رسانی کا بروکر بحال"),
     "happening.refusal": ("Something was refused", "کوئی پیغام یا رابطہ مسترد ہوا"),
     "happening.storage_failed": ("Storage failed", "ریکارڈ محفوظ نہ ہو سکا"),
+    "happening.storage_restored": ("Storage works again", "ریکارڈ دوبارہ محفوظ ہو رہا ہے"),
+    "happening.clock_jumped": ("The clock was set or jumped", "گھڑی کا وقت اچانک بدل گیا"),
     "happening.enrolment_begun": ("A button is being enrolled", "بٹن کا اندراج شروع ہوا"),
     "happening.enrolled": ("A button was enrolled", "بٹن کا اندراج مکمل ہوا"),
     "happening.enrolment_expired": ("An enrolment was not completed in time", "اندراج وقت پر مکمل نہ ہوا"),

@@ -26,7 +26,7 @@ class Bench:
 
     def __init__(self, world: World) -> None:
         settings = load(world.folder / f"{SITE}.toml")
-        self.journal = Journal(settings.database, ["hq"])
+        self.journal = Journal(settings.store, ["hq"])
         self.board = NoticeBoard()
         self.exchange = Exchange(
             settings, self.journal, Registry(self.journal.readers, SITE, None), Refusals(), self.board, 1
