@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from firmware import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 GENESIS = bytes(32)  # before the first entry
@@ -147,6 +147,11 @@ class Verifier:
         self._position, self._chain = start.position, start.chain
         self._sealed_at = start.position
 
+    @property
+    def position(self) -> int:
+        """Of the last entry that was fed."""
+        return self._position
+
     def _is_signed(self, checkpoint: Checkpoint) -> bool:
         for key in self.keys:
             try:
@@ -212,15 +217,3 @@ class Verifier:
     def _find(self, position: int, what: str, words: str) -> None:
         if len(self.findings) < MOST_FINDINGS:
             self.findings.append(Finding(position, what, words))
-
-
-def chunks(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Rows in lists of at most `size`."""
-    some: list[Any] = []
-    for row in rows:
-        some.append(row)
-        if len(some) == size:
-            yield some
-            some = []
-    if some:
-        yield some

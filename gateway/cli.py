@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -13,15 +14,17 @@ import typer
 from sqlalchemy import Table
 from sqlalchemy.exc import DBAPIError
 
+from firmware import wire
 from firmware.wire import is_id
 from gateway import broker as broker_room
-from gateway import database, enrolment, entries, keys, schema, technicians
+from gateway import database, enrolment, entries, journal_cli, keys, registry_log, schema, technicians
 from gateway.desk import StorageError
-from gateway.journal import EX_IOERR, Journal
+from gateway.journal import EX_IOERR, Journal, own_entry
 from gateway.registry import password_hash
 from gateway.settings import Settings, SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, help="Run and look after a Tocsin station.")
+app.add_typer(journal_cli.app, name="journal")
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -130,10 +133,41 @@ def enrol(
         "phone": phone,
     }
     try:
-        _do(settings, lambda connection: entries.enter(connection, row))
+        _enter(settings, row)
     except enrolment.RegistryRefusedError as refusal:
         raise _fail(str(refusal)) from refusal
     typer.echo(f"{child} is enrolled at {settings.station}")
+
+
+def _enter(settings: Settings, row: Mapping[str, object]) -> None:
+    """Enters a child and journals it, beside a running station. Raises RegistryRefusedError."""
+    try:
+        journal = Journal(settings.store, [parent.id for parent in settings.parents])
+    except StorageError as error:
+        raise _fail(str(error)) from error
+    boot, numbers = journal.next_boot(), itertools.count(1)  # identities apart from the running station's
+
+    def enter(connection: Connection) -> enrolment.RegistryRefusedError | None:
+        def tell(told: registry_log.Told) -> None:
+            identity, now_ms = (boot, next(numbers)), time.time_ns() // 1_000_000
+            entry = own_entry(settings.station, identity, wire.REGISTRY_ENTRY, *told, now_ms, bytes(32))
+            journal.keep(connection, entry, relayed=False)
+
+        try:
+            registry_log.recording(connection, lambda connection: entries.enter(connection, row), tell)
+        except enrolment.RegistryRefusedError as refusal:  # always before anything is written
+            return refusal
+        return None
+
+    journal.start()
+    try:
+        refused = journal.now(enter)
+    except StorageError as error:
+        raise _fail(str(error)) from error
+    finally:
+        journal.stop()
+    if refused is not None:
+        raise refused
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cryptography import x509
 
 from firmware import wire
-from gateway import enrolment, entries, keys, revocation, technicians
+from gateway import enrolment, entries, keys, registry_log, revocation, technicians
 from gateway.enrolment import PENDING_MS, RegistryRefusedError, TokenRefusedError, UnfitError, UnknownChildError
 from gateway.exchange import utc_ms
 
@@ -197,13 +197,17 @@ class Registrar:
         self, connection: Connection, work: Callable[[Connection], tuple[T, Sequence[Told]]]
     ) -> tuple[T | RegistryRefusedError, list[Entry]]:
         try:
-            result, told = work(connection)
+            result, told = registry_log.recording(connection, work, lambda told: self._record(connection, *told))
         except RegistryRefusedError as refusal:  # always before anything is written
             return refusal, []
         entries = [self._exchange.own(*what) for what in told]
         for entry in entries:
             self._journal.keep(connection, entry)
         return result, entries
+
+    def _record(self, connection: Connection, child: str, fields: dict[int, object]) -> None:
+        entry = self._exchange.own(wire.REGISTRY_ENTRY, child, fields)
+        self._journal.keep(connection, entry, relayed=False)
 
     def _tell(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
