@@ -191,7 +191,7 @@ class Verifier:
             self.sealed += 1
             self._sealed_at = number
             return
-        if not any(self._sealed_at < finding.position <= number for finding in self.findings):
+        if not self._has_named(self._sealed_at, number):
             words = (
                 f"among the entries {self._sealed_at + 1} to {number} something was changed and the chain computed anew"
             )
@@ -201,8 +201,12 @@ class Verifier:
     def _skipped(self, before: int, number: int) -> None:
         for position in sorted(set(self._known).intersection(range(before + 1, number))):
             words = f"entry {position} is missing: a checkpoint was signed there"
-            if not any(before < finding.position <= position for finding in self.findings):
+            if not self._has_named(before, position):
                 self._find(position, "deleted", words)
+
+    def _has_named(self, after: int, until: int) -> bool:
+        """Whether something was found already about an entry there."""
+        return any(one.what != "forged" and after < one.position <= until for one in self.findings)
 
     def end(self) -> list[Finding]:
         """After the last entry: what was found, by position."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from gateway import tomlfile
 from gateway.tomlfile import Id, Part, Point, Port, SettingsError
@@ -13,6 +13,13 @@ from gateway.tomlfile import Id, Part, Point, Port, SettingsError
 __all__ = ["Settings", "SettingsError", "load"]
 
 VERSION = "1"
+
+
+def _postgresql(url: str) -> str:
+    if url and not url.startswith("postgresql+psycopg://"):
+        message = "must be postgresql+psycopg://USER@HOST/NAME; leave it out for SQLite, in the state folder"
+        raise ValueError(message)
+    return url
 
 
 class Broker(Part):
@@ -54,7 +61,7 @@ class Settings(Part):
     name: str = ""
     role: Literal["site", "hq"] = "site"
     state: Path = Path("state")
-    database: Annotated[str, Field(pattern=r"^$|^postgresql\+psycopg://")] = ""  # empty: SQLite, in the state folder
+    database: Annotated[str, AfterValidator(_postgresql)] = ""  # empty: SQLite, in the state folder
     identity: Path = Path("identity")
     revoked: Path | None = None
     message_key: Path | None = None

@@ -53,7 +53,9 @@ class Server:
         subprocess.run(made, check=True, **options)  # type: ignore[call-overload]
         run = [found / "postgres", "-D", "data", "-k", str(self._folder), "-c", "listen_addresses=", "-c", "fsync=off"]
         self._process = subprocess.Popen(
-            [*run, "-c", "max_connections=60"], preexec_fn=_end_with_parent, **options  # type: ignore[call-overload]
+            [*run, "-c", "max_connections=60"],
+            preexec_fn=_end_with_parent,
+            **options,  # type: ignore[call-overload]
         )
         self._numbers = itertools.count(1)
         try:
