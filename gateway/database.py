@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 LOCK = 0x70C51  # PostgreSQL's advisory lock of whoever writes
 
+_POSTGRESQL = {
+    "options": "-c synchronous_commit=on -c client_encoding=UTF8",
+    "connect_timeout": 5,
+    "keepalives_idle": 5,  # seconds; a server that vanished is noticed before headquarters would call us late
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # milliseconds
+}
 _PASSING = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_READONLY: "the disk or the file is read-only",
@@ -103,7 +111,7 @@ def _open_postgresql(url: str, options: Mapping[str, Any], *, writes: bool) -> E
     try:
         engine = create_engine(
             url,
-            connect_args={"options": "-c synchronous_commit=on -c client_encoding=UTF8", "connect_timeout": 5},
+            connect_args=_POSTGRESQL,
             pool_pre_ping=not writes,
             **options,
         )

@@ -36,6 +36,8 @@ BATCH = 500
 EX_IOERR = 74
 RETRY_S = 1.0  # in trouble
 IDLE_S = 10.0  # without anything to write: then the disk is tried
+RECORD = 100  # kind of an entry that is an event for the journal's sake only: no page lists it
+RECORDS = {wire.CHECKPOINT, wire.REGISTRY_ENTRY}
 CHECKPOINT_ENTRIES = 1_000
 CHECKPOINT_S = 600.0
 
@@ -363,8 +365,9 @@ class Journal:
         source, boot, seq = entry.identity
         position, before = self._head = self._head or head(connection)
         hops = wire.encode(entry.hops)
+        kind = RECORD if entry.message.get(wire.CODE) in RECORDS else entry.kind
         columns = [
-            position + 1, source, boot, seq, entry.kind,
+            position + 1, source, boot, seq, kind,
             entry.happened_at_ms, int(entry.exact), entry.received_at_ms, entry.envelope, hops,
         ]  # fmt: skip
         now_chain = chain.link(before, columns)

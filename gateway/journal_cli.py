@@ -158,7 +158,9 @@ def export(
     form: Annotated[str, typer.Option("--format", help="jsonl or csv")] = "jsonl",
     since: Annotated[datetime | None, typer.Option(help="What happened from then on, UTC.")] = None,
     until: Annotated[datetime | None, typer.Option(help="What happened before that, UTC.")] = None,
-    kind: Annotated[str | None, typer.Option(help="alarm or event; both if not given")] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="alarm, event or record (the journal's own bookkeeping); all if not given")
+    ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A new file; else standard output.")] = None,
 ) -> None:
     """Write entries out, one a line."""
@@ -166,7 +168,7 @@ def export(
         if form not in {"jsonl", "csv"}:
             raise ValueError("--format is jsonl or csv")
         if kind is not None and kind not in keeping.KINDS:
-            raise ValueError("--kind is alarm or event")
+            raise ValueError("--kind is alarm, event or record")
         settings = load(config)
         with _readers(settings) as engine, engine.connect() as connection:
             first, last = keeping.span(connection)

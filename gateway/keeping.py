@@ -21,7 +21,7 @@ from firmware import wire
 from gateway import database, registry_log, schema
 from gateway.chain import HASHED, Checkpoint, Finding, Verifier, written_down
 from gateway.desk import State, StorageError
-from gateway.journal import Entry, incident, own_entry, seal
+from gateway.journal import RECORD, Entry, incident, own_entry, seal
 from gateway.registry_log import Told
 from gateway.vocabulary import CAUSES, CODES, STATES, STEP_BOOT, STEP_BY, STEP_NOTE, STEP_OUTCOME, STEP_SEQ, STEPS
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 CHUNK = 5_000
 DAY_MS = 86_400_000
-KINDS = {"alarm": wire.ALARM, "event": wire.EVENT}
+KINDS = {"alarm": wire.ALARM, "event": wire.EVENT, "record": RECORD}
 
 _J = schema.journal.c
 _COLUMNS = [_J[name] for name in HASHED]
@@ -77,7 +77,7 @@ def checkpoints(connection: Connection) -> list[Checkpoint]:
 
 def witnessed(connection: Connection, station: str) -> Iterator[Checkpoint]:
     """The checkpoints that a station below told this one of."""
-    for rows in chunks(connection, select(_J.envelope).where(_J.source == station, _J.kind == wire.EVENT)):
+    for rows in chunks(connection, select(_J.envelope).where(_J.source == station, _J.kind == RECORD)):
         for row in rows:
             message = wire.unseal(row.envelope).message
             if message[wire.CODE] == wire.CHECKPOINT:
@@ -171,7 +171,7 @@ def _told_of(row: Row[Any] | None) -> dict[str, Any]:
         "source": row.source,
         "boot": row.boot,
         "seq": row.seq,
-        "kind": "alarm" if is_alarm else "event",
+        "kind": next((name for name, kind in KINDS.items() if kind == row.kind), str(row.kind)),
         "what": (CAUSES if is_alarm else CODES).get(number, str(number)),
         "subject": message.get(wire.SUBJECT, ""),
         "happened_at": _moment(row.happened_at_ms),
@@ -332,7 +332,7 @@ def retain(journal: Journal, sealer: Sealer, boot: int, days: int, advance: Call
 
 
 def _registry_entry(row: Any, station: str) -> Told | None:
-    if row.source != station or row.kind != wire.EVENT:
+    if row.source != station or row.kind != RECORD:
         return None
     message = wire.unseal(row.envelope).message
     return (message[wire.SUBJECT], message[wire.DETAIL]) if message[wire.CODE] == wire.REGISTRY_ENTRY else None
@@ -380,7 +380,7 @@ def rebuild(connection: Connection, station: str, parents: Sequence[str], advanc
                 told.append((message[wire.SUBJECT], message[wire.DETAIL]))
                 continue
             for parent in parents:
-                due = {"entry": row.id, "parent": parent, "kind": row.kind}
+                due = {"entry": row.id, "parent": parent, "kind": message[wire.KIND]}
                 connection.execute(database.insert(connection, schema.deliveries).on_conflict_do_nothing(), due)
         counts["entries"] += len(rows)
         advance(len(rows))

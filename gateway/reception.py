@@ -53,7 +53,6 @@ _UNWRITABLE = {
     "button": "its flash can't be written: a press would not survive a power cut",
     "station": "its journal can't be written: it passes alarms on but keeps nothing",
 }
-UNSHOWN = {wire.CHECKPOINT, wire.REGISTRY_ENTRY}  # the journal's own bookkeeping
 
 
 class Reception:
@@ -231,23 +230,18 @@ class Reception:
 
     def happenings(self, before: int | None = None, limit: int = 100) -> Sequence[Happening]:
         """Events, newest first."""
-        table, found = schema.journal.c, list[Happening]()
+        table = schema.journal.c
         with self._of.journal.readers.connect() as connection:
-            rows = connection.execution_options(yield_per=limit).execute(
+            rows = connection.execute(
                 select(schema.journal)
                 .where(table.kind == wire.EVENT, table.id < (before or 1 << 62))
                 .order_by(table.id.desc())
-            )
-            for row in rows:
-                message = wire.unseal(row.envelope).message
-                if message[wire.CODE] not in UNSHOWN:
-                    found.append(self._happening(row, message))
-                    if len(found) == limit:
-                        break
-            rows.close()
-        return found
+                .limit(limit)
+            ).all()
+        return [self._happening(row) for row in rows]
 
-    def _happening(self, row: Row[Any], message: dict[int, Any]) -> Happening:
+    def _happening(self, row: Row[Any]) -> Happening:
+        message = wire.unseal(row.envelope).message
         subject = message.get(wire.SUBJECT, "")
         known = self._of.registry.children()
         place = next((known[name].place for name in (subject, row.source) if name in known), None)

@@ -56,8 +56,10 @@ class Registry:
     def refresh(self) -> bool:
         """Reads the tables again if any other connection wrote to the database. True: something was read."""
         with self._lock:
-            version = database.version(self._watch)
-            self._watch.rollback()
+            try:
+                version = database.version(self._watch)
+            finally:
+                self._watch.rollback()
             if version == self._version:
                 return False
             self._version = version

@@ -51,20 +51,35 @@ class Server:
             options |= {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
         made = [found / "initdb", "-D", "data", "-U", NAME, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
         subprocess.run(made, check=True, **options)  # type: ignore[call-overload]
-        run = [found / "postgres", "-D", "data", "-k", str(self._folder), "-c", "listen_addresses=", "-c", "fsync=off"]
-        self._process = subprocess.Popen(
-            [*run, "-c", "max_connections=60"],
-            preexec_fn=_end_with_parent,
-            **options,  # type: ignore[call-overload]
-        )
+        self._run = [
+            found / "postgres",
+            "-D",
+            "data",
+            "-k",
+            str(self._folder),
+            "-c",
+            "listen_addresses=",
+            "-c",
+            "fsync=off",
+        ]
+        self._options = options
         self._numbers = itertools.count(1)
         try:
-            wait_until(self._answers, 60, "PostgreSQL answers", every_s=0.1)
+            self.start()
             self._do("CREATE DATABASE whole")
             database.prepare(self.url("whole"))
         except BaseException:
             self.close()
             raise
+
+    def start(self) -> None:
+        """Starts it, again too."""
+        self._process = subprocess.Popen(
+            [*self._run, "-c", "max_connections=60"],
+            preexec_fn=_end_with_parent,
+            **self._options,  # type: ignore[call-overload]
+        )
+        wait_until(self._answers, 60, "PostgreSQL answers", every_s=0.1)
 
     def url(self, name: str) -> str:
         """Of a database, as in a station's settings."""

@@ -243,6 +243,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "happening.storage_failed": ("Storage failed", "ریکارڈ محفوظ نہ ہو سکا"),
     "happening.storage_restored": ("Storage works again", "ریکارڈ دوبارہ محفوظ ہو رہا ہے"),
     "happening.clock_jumped": ("The clock was set or jumped", "گھڑی کا وقت اچانک بدل گیا"),
+    "happening.checkpoint": ("The journal was sealed", "ریکارڈ پر مہر لگائی گئی"),
+    "happening.registry_entry": ("The registry was changed", "رجسٹر میں تبدیلی ہوئی"),
     "happening.enrolment_begun": ("A button is being enrolled", "بٹن کا اندراج شروع ہوا"),
     "happening.enrolled": ("A button was enrolled", "بٹن کا اندراج مکمل ہوا"),
     "happening.enrolment_expired": ("An enrolment was not completed in time", "اندراج وقت پر مکمل نہ ہوا"),

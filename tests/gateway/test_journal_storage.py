@@ -12,6 +12,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,10 +21,13 @@ from sqlalchemy import event
 
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
-from gateway.chain import Sealer
+from gateway import database
+from gateway.chain import Checkpoint, Sealer
 from gateway.clockwatch import ClockWatch
 from gateway.desk import StorageError
-from gateway.journal import Journal
+from gateway.journal import Journal, Trouble
+from gateway.station import Station
+from tests.gateway.test_exchange import Bench
 from tests.gateway.test_journal import entry
 from tests.operator import Operator
 from tests.parts import PROJECT
@@ -167,7 +171,6 @@ def test_alarms_pass_nothing_is_promised_and_all_is_told_and_healed(site: Site, 
 
 def test_while_a_disk_is_read_only_who_asks_is_refused_and_the_rest_is_kept_once(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "station.db", ["hq"])
-    journal.next_boot()
     read_only = threading.Event()
 
     @event.listens_for(journal._writer, "connect")
@@ -179,25 +182,29 @@ def test_while_a_disk_is_read_only_who_asks_is_refused_and_the_rest_is_kept_once
     journal.on_trouble = told.append
     journal.on_recovered = lambda why, lasted_s: told.append((why, lasted_s))
     read_only.set()
+    boot = journal.next_boot()  # a station starts nevertheless
+    assert journal.trouble is not None
     journal.start()
     kept: list[Any] = []
     for seq in range(3):
         journal.put(entry(seq), kept.append)
     for number in range(100):
         journal.later(lambda _, number=number: kept.append(number), key="the same")
-    wait_until(lambda: journal.trouble is not None, 10, "the trouble shows")
     with pytest.raises(StorageError, match="read-only"):
         journal.now(lambda connection: None)
     journal.put(entry(3), kept.append)
-    assert (kept, journal.backlog) == ([], 5)
+    wait_until(lambda: journal.backlog == 6, 10, "all of it waits")
+    assert kept == []
     read_only.clear()
     wait_until(lambda: len(kept) == 5, 10, "all of it is committed")
     journal.now(lambda connection: None)
     assert [one.id for one in kept if not isinstance(one, int)] == [1, 2, 3, 4]
     assert [one for one in kept if isinstance(one, int)] == [99]
-    assert len(told) == 2
-    assert "read-only" in str(told[1])
+    assert len(told) == 1
+    assert "read-only" in str(told[0])
     assert journal.trouble is None
+    with journal.readers.connect() as connection:
+        assert database.kept(connection, "boot") == str(boot)
     journal.stop()
 
 
@@ -219,6 +226,34 @@ def test_an_idle_station_notices_within_seconds_that_its_disk_fails(
     (tmp_path / "gone.db").rename(tmp_path / "station.db")
     wait_until(lambda: journal.trouble is None, 10, "it is written again")
     journal.stop()
+
+
+def test_repeats_of_what_waits_for_the_disk_take_no_room() -> None:
+    world = World(buttons=())
+    bench = Bench(world, world.folder / "other.db")
+    try:
+        bench.journal.trouble = Trouble("the disk is full", 0.0)
+        for seq in (1, 2, 1, 2, 1):
+            bench.alarm(seq)
+        assert bench.journal.backlog == 2
+        assert bench.story == [("done", 0)] * 3, "the broker keeps the first of each"
+        bench.journal.trouble = None
+        bench.journal.start()
+        wait_until(lambda: len(bench.story) == 7, 10, "both are receipted")
+        assert bench.rows() == 2
+    finally:
+        bench.journal.stop()
+        world.close()
+
+
+def test_checkpoints_are_told_to_parents_every_ten_minutes_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    exchange = SimpleNamespace(event=lambda *event: told.append(event))
+    station: Any = SimpleNamespace(_checkpoint_told=None, exchange=exchange, settings=SimpleNamespace(station="hq"))
+    for minute in range(25):
+        monkeypatch.setattr("gateway.station.monotonic_ms", lambda minute=minute: 60_000 * minute)
+        Station._checkpoint(station, Checkpoint(minute, cut=False, chain=bytes(32), count=minute, at_ms=1))
+    assert [event[2][0] for event in told] == [0, 10, 20]
 
 
 def damage(database: Path, table: str) -> None:
