@@ -86,7 +86,7 @@ ACKNOWLEDGED = 3
 RESPONDING = 4
 CLOSED = 5
 
-# CODE of an event. A button's own: below 16. A station's: 16 to 31. Steps of an incident: 32 and up.
+# CODE of an event. A button's own: below 16. A station's: 16 to 31, 40 and up. Steps of an incident: 32 to 39.
 STARTED = 1
 LOOP_CUT = 2
 LOOP_SHORTED = 3
@@ -117,6 +117,10 @@ STEP_ACKNOWLEDGED = 32
 STEP_RESPONDING = 33
 STEP_ON_SCENE = 34
 STEP_CLOSED = 35
+STORAGE_RESTORED = 56  # DETAIL: what was wrong, and for how long
+CLOCK_JUMPED = 57  # DETAIL: by how much
+CHECKPOINT = 58  # of the journal's hash chain
+REGISTRY_ENTRY = 59  # some fields of a child's entry as they are now; journaled, never relayed
 
 # CODE of a command
 IDENTIFY = 1

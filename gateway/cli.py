@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
@@ -11,16 +12,19 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from sqlalchemy import Table
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
 
+from firmware import wire
 from firmware.wire import is_id
 from gateway import broker as broker_room
-from gateway import enrolment, entries, keys, schema, technicians
-from gateway.journal import Journal
+from gateway import database, enrolment, entries, journal_cli, keys, registry_log, schema, technicians
+from gateway.desk import StorageError
+from gateway.journal import EX_IOERR, Journal, own_entry
 from gateway.registry import password_hash
 from gateway.settings import Settings, SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, help="Run and look after a Tocsin station.")
+app.add_typer(journal_cli.app, name="journal")
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -54,6 +58,9 @@ def station(config: Config) -> None:
         status = Station(_settings(config)).run()
     except keys.KeyFileError as error:
         raise _fail(str(error)) from error
+    except StorageError as error:
+        logging.getLogger(__name__).critical("%s", error)
+        raise typer.Exit(EX_IOERR) from error
     raise typer.Exit(status)
 
 
@@ -132,10 +139,41 @@ def enrol(
         "vouches": int(vouches),
     }
     try:
-        _do(settings, lambda connection: entries.enter(connection, row))
+        _enter(settings, row)
     except enrolment.RegistryRefusedError as refusal:
         raise _fail(str(refusal)) from refusal
     typer.echo(f"{child} is enrolled at {settings.station}")
+
+
+def _enter(settings: Settings, row: Mapping[str, object]) -> None:
+    """Enters a child and journals it, beside a running station. Raises RegistryRefusedError."""
+    try:
+        journal = Journal(settings.store, [parent.id for parent in settings.parents])
+    except StorageError as error:
+        raise _fail(str(error)) from error
+    boot, numbers = journal.next_boot(), itertools.count(1)  # identities apart from the running station's
+
+    def enter(connection: Connection) -> enrolment.RegistryRefusedError | None:
+        def tell(told: registry_log.Told) -> None:
+            identity, now_ms = (boot, next(numbers)), time.time_ns() // 1_000_000
+            entry = own_entry(settings.station, identity, wire.REGISTRY_ENTRY, *told, now_ms, bytes(32))
+            journal.keep(connection, entry, relayed=False)
+
+        try:
+            registry_log.recording(connection, lambda connection: entries.enter(connection, row), tell)
+        except enrolment.RegistryRefusedError as refusal:  # always before anything is written
+            return refusal
+        return None
+
+    journal.start()
+    try:
+        refused = journal.now(enter)
+    except StorageError as error:
+        raise _fail(str(error)) from error
+    finally:
+        journal.stop()
+    if refused is not None:
+        raise refused
 
 
 @app.command()
@@ -181,7 +219,7 @@ def import_request(
     try:
         asked = request.read(file.read_bytes(), keys.certificates(settings.identity / "ca.pem"))
         child, wanted = enrolment.from_request(asked.body)
-        journal = Journal(settings.database, [parent.id for parent in settings.parents])
+        journal = Journal(settings.store, [parent.id for parent in settings.parents])
         boot = journal.next_boot()  # what is journaled here has an identity apart from the running station's
         journal.start()
         registry = Registry(journal.readers, settings.station, None)
@@ -195,7 +233,7 @@ def import_request(
             journal.stop()
     except OSError as error:
         raise _fail(f"{file}: can't be read: {error.strerror}") from error
-    except (SetupFault, enrolment.RegistryRefusedError, keys.KeyFileError) as refusal:
+    except (SetupFault, enrolment.RegistryRefusedError, keys.KeyFileError, StorageError) as refusal:
         raise _fail(f"{file}: {refusal}") from refusal
     told = "is entered" if is_new else "was entered before"
     until = f", pending until {enrolment.moment(made.expires_at_ms)}" if made.expires_at_ms else f": it is {made.state}"
@@ -225,21 +263,26 @@ def person(
 
 
 def _write(settings: Settings, table: Table, row: Mapping[str, object], key: str) -> None:
-    statement = insert(table).values(**row)
-    statement = statement.on_conflict_do_update(index_elements=[key], set_=dict(row))
-    _do(settings, lambda connection: connection.execute(statement) and None)
+    _do(settings, lambda connection: database.upsert(connection, table, row, [key]))
 
 
 def _do(settings: Settings, work: Callable[[Connection], T]) -> T:
     """Does `work` in one commit, beside a running station. May raise what `work` raises before it writes anything."""
-    settings.state.mkdir(parents=True, exist_ok=True)
-    engine = schema.open_database(settings.database, writes=True)
     try:
-        with engine.begin() as connection:
-            schema.metadata.create_all(connection)
-            return work(connection)
-    finally:
-        engine.dispose()
+        database.prepare(settings.store)
+        engine = database.open_database(settings.store, writes=True)
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        finally:
+            engine.dispose()
+    except StorageError as error:
+        raise _fail(str(error)) from error
+    except DBAPIError as error:
+        found = database.trouble(error)
+        if found is None:
+            raise
+        raise _fail(database.advice(found)) from error
 
 
 def _add_bench() -> None:

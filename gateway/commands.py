@@ -239,7 +239,7 @@ class Commands:
         connection.execute(
             update(schema.commands)
             .where(_T.child == child, _T.boot == number[0], _T.seq == number[1], _T.state.in_(_OPEN_TO[state]))
-            .values(state=state, answered_at_ms=now_ms, answer=text[:400])
+            .values(state=state, answered_at_ms=now_ms, answer=text[:400].replace("\0", " "))
         )
 
     def settled(self, child: str, message: dict[int, Any]) -> None:

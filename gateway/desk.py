@@ -211,6 +211,10 @@ class CommandRefusedError(Exception):
     """The command can't be given; the text says why."""
 
 
+class StorageError(Exception):
+    """The journal can't be written or opened now: nothing was changed; the text says why and what to do."""
+
+
 class Subscription(Protocol):
     """Tells that something changed. Made by `Desk.subscribe`; safe to use from any thread."""
 

@@ -19,7 +19,7 @@ from gateway.clock import Clock
 from gateway.commands import Commands
 from gateway.desk import Outcome, State
 from gateway.ingest import Arrival, Judge, RefusedError
-from gateway.journal import Entry, Heard, Journal, Kept
+from gateway.journal import Entry, Heard, Journal, Kept, own_entry
 from gateway.relay import Identity, Letter
 from gateway.supervision import Silence, Supervision, Verdict
 from gateway.vocabulary import (
@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 ANSWER_MS = 9_000  # a child's heartbeat is receipted about this often
 CLOCK_SAMPLES = 12
+MOST_WAITING = (
+    20_000  # writes, while the journal can't be written; what comes from children is bounded by their brokers
+)
 
 
 @dataclass(slots=True)
@@ -93,6 +96,7 @@ class Exchange:
         self._answered: dict[str, int] = {}
         self.commands = Commands(settings.station, journal, registry, self._send_command)
         self._dirty: set[str] = set()
+        self._unkept: set[Identity] = set()  # in memory only while the journal can't be written
 
     def next_identity(self) -> tuple[int, int]:
         """(boot, seq) for a message of the station's own."""
@@ -164,9 +168,15 @@ class Exchange:
             exact=not arrival.message.get(wire.RESUMED),
         )
         alarm = arrival.kind == wire.ALARM
+        if not self._take_on(arrival.identity):
+            if alarm:
+                self.offer(entry)
+            done()  # a repeat: the broker and the sender still hold the first one, which waits for the disk
+            return
         offered = alarm and self.offer(entry)
 
         def committed(kept: Kept) -> None:
+            self._unkept.discard(Identity(*arrival.identity))
             stage = kept.stage if self._hq else wire.AT_GATEWAY
             if receipts is not None and not kept.conflict:
                 receipts.append((arrival.identity, stage))
@@ -197,6 +207,14 @@ class Exchange:
             return kept
 
         self._journal.later(keep, committed, alarm=alarm)
+
+    def _take_on(self, identity: tuple[str, int, int]) -> bool:
+        """Whether a message is to be journaled: a repeat of one that waits for a disk in trouble is not, so memory is bounded."""
+        one = Identity(*identity)
+        if self._journal.trouble is not None and one in self._unkept:
+            return False
+        self._unkept.add(one)
+        return True
 
     def offer(self, entry: Entry) -> bool:
         """Hands an entry to every parent. False: one had no room; offer an entry again that was not committed yet."""
@@ -255,6 +273,8 @@ class Exchange:
             uplink.pass_on(arrival.envelope, [*arrival.hops, [self.settings.station, self.clock.utc_ms()]])
         if back:
             self.event(wire.CHILD_BACK, source)
+        if wire.CHILDREN in arrival.message:
+            self._watch_storage(source, known, arrival.message)
         if self._hq and not arrival.vouched and now - self._answered.get(source, -ANSWER_MS) >= ANSWER_MS:
             self._answered[source] = now
             self.receipt((source, boot, seq), wire.AT_HQ, arrival.child)
@@ -262,6 +282,17 @@ class Exchange:
             self.commands.heard(source, now, self.clock.utc_ms())
         for shown_boot, shown_seq, stage in arrival.message.get(wire.SHOWN, []) if self._hq else []:
             self._remind((source, shown_boot, shown_seq), stage)
+
+    def _watch_storage(self, station: str, known: Report | None, message: dict[int, Any]) -> None:
+        """A station below can't write its own journal, so that it can't tell of it as events are told: this one does."""
+        fails = bool(message.get(wire.STORAGE))
+        if fails != bool(known and known.message.get(wire.STORAGE)):
+            self._notices.tell("children")
+            self.event(
+                wire.STORAGE_FAILED if fails else wire.STORAGE_RESTORED,
+                station,
+                "it can't write its journal: it passes alarms on and promises nothing" if fails else None,
+            )
 
     def _remind(self, identity: tuple[str, int, int], shown: int) -> None:
         """Repeats a receipt that got lost: the button shows less than what is true."""
@@ -347,7 +378,11 @@ class Exchange:
             if state is not None:
                 self._notices.tell("incidents")
 
-        self._journal.later(lambda connection: self._journal.delivered(connection, parent, identity, stage), noted)
+        self._journal.later(
+            lambda connection: self._journal.delivered(connection, parent, identity, stage),
+            noted,
+            key=("delivered", parent, identity),
+        )
 
     # --------------------------------------------------------------------------------------- commands
 
@@ -380,6 +415,9 @@ class Exchange:
 
     def event(self, code: int, subject: str = "", detail: object = None) -> None:
         """Journals an event of the station's own and relays it."""
+        if self._journal.backlog > MOST_WAITING and self._journal.trouble:
+            self.counters["own events not kept"] += 1
+            return
         entry = self.own(code, subject, detail)
 
         def committed(_: Kept) -> None:
@@ -390,20 +428,8 @@ class Exchange:
 
     def own(self, code: int, subject: str, detail: object) -> Entry:
         """An event of the station's own, to be journaled and offered."""
-        boot, seq = self.next_identity()
-        message: dict[int, Any] = {
-            wire.KIND: wire.EVENT,
-            wire.BOOT: boot,
-            wire.SEQ: seq,
-            wire.AGE: 0,
-            wire.CODE: code,
-            wire.SUBJECT: subject,
-        }
-        if detail is not None:
-            message[wire.DETAIL] = detail
         now = self.clock.utc_ms()
-        envelope = wire.seal(message, self.settings.station, self._own_key)
-        return Entry(self.settings.station, message, envelope, [], now, now, exact=True)
+        return own_entry(self.settings.station, self.next_identity(), code, subject, detail, now, self._own_key)
 
     def changed(self) -> None:
         """Tells open pages that the registry is another."""

@@ -1,7 +1,8 @@
 """The append-only record: what is in it is on the disk, once, and what is receipted is in it.
 
 One thread writes. It takes everything that waits, alarms first and by themselves, and commits it together; only then
-does it tell whoever asked. If it can't write it stops the whole station, loudly: buttons and parents keep what they have.
+does it tell whoever asked. While the disk is full, read-only or failing it keeps what waits, promises nobody anything,
+and tries again until it goes; a damaged database or a fault of the program stops the whole station, loudly.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Connection, bindparam, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import schema
-from gateway.desk import Outcome, State, StepRefusedError
+from gateway import chain, database, schema
+from gateway.chain import Checkpoint, Sealer
+from gateway.desk import Outcome, State, StepRefusedError, StorageError
 from gateway.incidents import check_step
 from gateway.vocabulary import (
     CAUSES,
@@ -43,6 +46,12 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 EX_IOERR = 74
+RETRY_S = 1.0  # in trouble
+IDLE_S = 10.0  # without anything to write: then the disk is tried
+RECORD = 100  # kind of an entry that is an event for the journal's sake only: no page lists it
+RECORDS = {wire.CHECKPOINT, wire.REGISTRY_ENTRY}
+CHECKPOINT_ENTRIES = 1_000
+CHECKPOINT_S = 600.0
 
 T = TypeVar("T")
 
@@ -104,6 +113,14 @@ class Heard:
     silent: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why nothing can be written at present. since: time.monotonic()."""
+
+    why: str
+    since: float
+
+
 @dataclass(slots=True)
 class _Job:
     work: Callable[[Connection], Any]
@@ -111,24 +128,41 @@ class _Job:
     failed: Callable[[Exception], None]
     since: float  # time.monotonic()
     alarm: bool = False
+    patient: bool = True  # False: somebody waits for it, and is told rather than kept waiting
+    key: object = None
 
 
 class Journal:
-    """The station's database and the thread that writes it."""
+    """The station's database and the thread that writes it.
 
-    def __init__(self, database: Path, parents: Sequence[str]) -> None:
-        database.parent.mkdir(parents=True, exist_ok=True)
+    where: SQLite's file or PostgreSQL's URL. sealer: signs the chain's checkpoints; None: the running station does.
+    on_trouble(why) and on_recovered(why, seconds) are called on the writing thread, on_checkpoint(one) after its commit.
+    Raises StorageError if the database can't be opened.
+    """
+
+    def __init__(self, where: Path | str, parents: Sequence[str], sealer: Sealer | None = None) -> None:
+        database.prepare(where)
         self._parents = tuple(parents)
-        self._writer = schema.open_database(database, writes=True)
-        self.readers = schema.open_database(database, writes=False)
-        with self._writer.begin() as connection:
-            schema.metadata.create_all(connection)
+        self._writer = database.open_database(where, writes=True, create=False)
+        self.readers = database.open_database(where, writes=False)
+        self._connection: Connection | None = None
         self._alarms: deque[_Job] = deque()
         self._others: deque[_Job] = deque()
+        self._in_hand: float | None = None  # since when the oldest of what is being written waits
+        self._keyed: dict[object, _Job] = {}
         self._waiting = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self.commits = 0
+        self.trouble: Trouble | None = None
+        self.on_trouble: Callable[[str], None] = lambda _: None
+        self.on_recovered: Callable[[str, float], None] = lambda _why, _lasted_s: None
+        self.on_checkpoint: Callable[[Checkpoint], None] = lambda _: None
+        self._sealer = sealer
+        self._head: tuple[int, bytes] | None = None  # the newest entry and its chain, within a transaction
+        self._news = 0  # entries since the last checkpoint, but for those that tell of checkpoints
+        self._sealed_at = time.monotonic()
+        self._unwritten: list[Checkpoint] = []
 
     def start(self) -> None:
         """Starts writing."""
@@ -140,6 +174,8 @@ class Journal:
             self._stopping = True
             self._waiting.notify()
         self._thread.join(10)
+        if self._connection is not None:
+            self._connection.close()
         self._writer.dispose()
         self.readers.dispose()
 
@@ -153,6 +189,7 @@ class Journal:
         """How long the oldest write has been waiting, in seconds."""
         with self._waiting:
             oldest = [queue[0].since for queue in (self._alarms, self._others) if queue]
+            oldest += [] if self._in_hand is None else [self._in_hand]
         return time.monotonic() - min(oldest) if oldest else 0.0
 
     def put(self, entry: Entry, done: Callable[[Kept], None]) -> None:
@@ -166,62 +203,138 @@ class Journal:
         *,
         alarm: bool = False,
         failed: Callable[[Exception], None] = lambda _: None,
+        key: object = None,
     ) -> None:
-        """Does `work` in the next transaction. It may raise StepRefusedError or KeyError, before it writes anything."""
-        with self._waiting:
-            (self._alarms if alarm else self._others).append(_Job(work, done, failed, time.monotonic(), alarm))
-            self._waiting.notify()
+        """Does `work` in the next transaction. It may raise StepRefusedError or KeyError, before it writes anything.
+
+        It may be done more than once, until one time is committed. key: of equal ones that wait only the last is done.
+        """
+        self._add(_Job(work, done, failed, time.monotonic(), alarm, key=key))
 
     def now(self, work: Callable[[Connection], T]) -> T:
-        """Does `work` and returns its result once it is committed."""
+        """Does `work` and returns its result once it is committed. Raises StorageError if nothing can be written now."""
         future: Future[T] = Future()
-        self.later(work, future.set_result, failed=future.set_exception)
+        self._add(_Job(work, future.set_result, future.set_exception, time.monotonic(), patient=False))
         return future.result(30)
+
+    def _add(self, job: _Job) -> None:
+        with self._waiting:
+            trouble = self.trouble
+            if trouble is None or job.patient:
+                known = self._keyed.get(job.key) if job.key is not None else None
+                if known is not None:
+                    known.work, known.done, known.failed = job.work, job.done, job.failed
+                    return
+                if job.key is not None:
+                    self._keyed[job.key] = job
+                (self._alarms if job.alarm else self._others).append(job)
+                self._waiting.notify()
+                return
+        job.failed(_unwritten(trouble.why))
+
+    def report(self, error: DBAPIError) -> None:
+        """Judges an error that a reader met: trouble that passes is logged, a damaged database stops the station."""
+        found = database.trouble(error)
+        if found is None or not found.passes:
+            self._give_up(error)
+        logger.error("the database can't be read at present: %s", found.why)
 
     def next_boot(self) -> int:
         """The station's next boot number, never given before. Call before `start`.
 
-        It is the time in seconds where that is more, so that a database restored from a copy repeats none either.
+        It is the time in seconds where that is more, so that a database restored from a copy repeats none either. If it
+        can't be written now, it is before anything that carries it.
         """
-        with self._writer.begin() as connection:
-            row = connection.execute(select(schema.station.c.value).where(schema.station.c.key == "boot")).scalar()
-            boot = max(int(row or 0) + 1, int(time.time()))
-            statement = sqlite_insert(schema.station).values(key="boot", value=str(boot))
-            connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": str(boot)}))
+        with self.readers.connect() as connection:
+            last = database.kept(connection, "boot")
+        boot = max(int(last or 0) + 1, int(time.time()))
+        row = {"key": "boot", "value": str(boot)}
+
+        def write(connection: Connection) -> None:
+            database.upsert(connection, schema.station, row, ["key"])
+
+        try:
+            with self._writer.begin() as connection:
+                write(connection)
+        except DBAPIError as error:
+            found = database.trouble(error)
+            if found is None or not found.passes:
+                raise
+            self.trouble = Trouble(found.why, time.monotonic())
+            logger.critical("the journal can't be written: %s; alarms are passed on, nothing is promised", found.why)
+            self.later(write)
         return boot
+
+    # ------------------------------------------------------------------------------ the writing thread
 
     def _run(self) -> None:
         try:
-            with self._writer.connect() as connection:
-                while jobs := self._take():
-                    self._commit(connection, jobs)
-        except BaseException:  # whatever it is: a station that can't write must not look alive
-            logger.critical(
-                "the journal can't be written: stopping, so that nobody is promised anything", exc_info=True
-            )
-            os._exit(EX_IOERR)
-
-    def _take(self) -> list[_Job]:
-        with self._waiting:
-            while not self._alarms and not self._others:
-                if self._stopping:
-                    return []
-                self._waiting.wait()
-            queue = self._alarms or self._others
-            return [queue.popleft() for _ in range(min(len(queue), BATCH))]
-
-    def _commit(self, connection: Connection, jobs: list[_Job]) -> None:
-        results: list[tuple[_Job, Any]] = []
-        refused: list[tuple[_Job, Exception]] = []
-        with connection.begin():
-            for number, job in enumerate(jobs):
-                if number and self._alarms and not job.alarm:
-                    self._put_back(jobs[number:])  # an alarm came: it waits for this commit, and for no more
+            while True:
+                jobs = self._take()
+                if jobs is None and not (self._news and self._sealer and self.trouble is None):
                     break
                 try:
-                    results.append((job, job.work(connection)))
-                except (StepRefusedError, KeyError) as error:
-                    refused.append((job, error))
+                    self._commit(jobs or [], closing=jobs is None)
+                except (DBAPIError, OSError) as error:
+                    found = database.trouble(error)
+                    if found is None or not found.passes:
+                        raise
+                    self._endure(found.why, jobs or [])
+                    if self._stopping:
+                        break
+                else:
+                    if jobs is None:
+                        break
+                    self._recovered()
+        except BaseException as error:  # noqa: BLE001 whatever it is: a station that can't write must not look alive
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> NoReturn:
+        found = database.trouble(error)
+        told = database.advice(found) if found else "the journal can't be written"
+        logger.critical("%s: stopping, so that nobody is promised anything", told, exc_info=error)
+        os._exit(EX_IOERR)
+
+    def _take(self) -> list[_Job] | None:
+        """What to write next; nothing: to try the disk; None: all is written, and the journal is to stop."""
+        with self._waiting:
+            self._in_hand = None
+            if self.trouble is None and not self._stopping and not self._alarms and not self._others:
+                self._waiting.wait(IDLE_S)
+            queue = self._alarms or self._others
+            if not queue and self._stopping:
+                return None
+            jobs = [queue.popleft() for _ in range(min(len(queue), BATCH))]
+            for job in jobs:
+                self._keyed.pop(job.key, None)
+            self._in_hand = jobs[0].since if jobs else time.monotonic()
+            return jobs
+
+    def _commit(self, jobs: list[_Job], *, closing: bool = False) -> None:
+        results: list[tuple[_Job, Any]] = []
+        refused: list[tuple[_Job, Exception]] = []
+        if self._connection is None:
+            self._connection = self._writer.connect()
+        self._head, fresh, sealed = None, self._news, None
+        later: list[_Job] = []
+        try:
+            with self._connection.begin():
+                for number, job in enumerate(jobs):
+                    if number and self._alarms and not job.alarm:
+                        later = jobs[number:]  # an alarm came: it waits for this commit, and for no more
+                        break
+                    try:
+                        results.append((job, job.work(self._connection)))
+                    except (StepRefusedError, KeyError) as error:
+                        refused.append((job, error))
+                if self._sealer and self._is_due(closing=closing):
+                    sealed = self._checkpoint(self._connection, self._sealer)
+                elif not jobs:
+                    database.upsert(self._connection, schema.station, {"key": "tried", "value": ""}, ["key"])
+        except BaseException:
+            self._news = fresh
+            raise
+        self._put_back(later)
         self.commits += 1
         for job, result in results:
             try:
@@ -230,47 +343,94 @@ class Journal:
                 logger.exception("what follows on a commit failed")
         for job, reason in refused:
             job.failed(reason)
+        if sealed:
+            self._sealed(sealed)
 
     def _put_back(self, jobs: list[_Job]) -> None:
+        """Jobs that were taken and not done, before all others; of equal ones the newer stays."""
         with self._waiting:
-            self._others.extendleft(reversed(jobs))
+            for job in reversed(jobs):
+                if job.key is None or self._keyed.setdefault(job.key, job) is job:
+                    (self._alarms if job.alarm else self._others).appendleft(job)
 
-    def keep(self, connection: Connection, entry: Entry) -> Kept:
-        """Writes an entry within a transaction; `put` is the ordinary way."""
+    def _endure(self, why: str, jobs: list[_Job]) -> None:
+        """Keeps what could not be written, with a new connection for the next time, and waits a moment."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except DBAPIError:
+                connection.invalidate()
+        with self._waiting:
+            began = self.trouble is None
+            self.trouble = Trouble(why, self.trouble.since if self.trouble else time.monotonic())
+            told = [job for job in (*jobs, *self._others) if not job.patient]
+            self._others = deque(job for job in self._others if job.patient)
+        self._put_back([job for job in jobs if job.patient])
+        for job in told:
+            job.failed(_unwritten(why))
+        if began:
+            logger.critical("the journal can't be written: %s; alarms are passed on, nothing is promised", why)
+            self.on_trouble(why)
+        with self._waiting:
+            self._waiting.wait_for(lambda: self._stopping, RETRY_S)
+
+    def _recovered(self) -> None:
+        trouble, self.trouble = self.trouble, None
+        if trouble is not None:
+            lasted_s = time.monotonic() - trouble.since
+            logger.warning("the journal is written again, after %.0f s: %s", lasted_s, trouble.why)
+            self.on_recovered(trouble.why, lasted_s)
+
+    # -------------------------------------------------------------------------------------- the chain
+
+    def _is_due(self, *, closing: bool) -> bool:
+        if not self._news:
+            return False
+        return closing or self._news >= CHECKPOINT_ENTRIES or time.monotonic() - self._sealed_at >= CHECKPOINT_S
+
+    def _checkpoint(self, connection: Connection, sealer: Sealer) -> Checkpoint:
+        position, now_chain = self._head = self._head or head(connection)
+        made = seal(connection, sealer, position, now_chain)
+        self._news = 0
+        return made
+
+    def _sealed(self, checkpoint: Checkpoint) -> None:
+        self._sealed_at = time.monotonic()
+        self._unwritten.append(checkpoint)
+        try:
+            while self._sealer and self._unwritten:
+                self._sealer.write_down(self._unwritten[0])
+                del self._unwritten[0]
+        except OSError as error:
+            logger.warning("a checkpoint can't be written to %s: %s", self._sealer and self._sealer.file, error)
+        self.on_checkpoint(checkpoint)
+
+    def keep(self, connection: Connection, entry: Entry, *, relayed: bool = True) -> Kept:
+        """Writes an entry within a transaction; `put` is the ordinary way. relayed: whether parents get it."""
         source, boot, seq = entry.identity
-        table = schema.journal
+        position, before = self._head = self._head or head(connection)
+        hops = wire.encode(entry.hops)
+        kind = RECORD if entry.message.get(wire.CODE) in RECORDS else entry.kind
+        columns = [
+            position + 1, source, boot, seq, kind,
+            entry.happened_at_ms, int(entry.exact), entry.received_at_ms, entry.envelope, hops,
+        ]  # fmt: skip
+        now_chain = chain.link(before, columns)
         number = connection.execute(
-            sqlite_insert(table)
-            .values(
-                source=source,
-                boot=boot,
-                seq=seq,
-                kind=entry.kind,
-                happened_at_ms=entry.happened_at_ms,
-                exact=int(entry.exact),
-                received_at_ms=entry.received_at_ms,
-                envelope=entry.envelope,
-                hops=wire.encode(entry.hops),
-            )
-            .on_conflict_do_nothing()
-            .returning(table.c.id)
+            _KEEP[connection.dialect.name], dict(zip((*chain.HASHED, "chain"), (*columns, now_chain), strict=True))
         ).scalar()
         if number is None:
             return self._repeated(connection, entry)
+        self._head = number, now_chain
+        self._news += entry.message.get(wire.CODE) != wire.CHECKPOINT
         if entry.kind == wire.ALARM:
+            connection.execute(insert(schema.incidents), incident(number, entry))
+        if relayed and self._parents:
             connection.execute(
-                insert(schema.incidents).values(
-                    id=number,
-                    device=source,
-                    boot=boot,
-                    seq=seq,
-                    cause=CAUSES.get(entry.message[wire.CAUSE], f"cause {entry.message[wire.CAUSE]}"),
-                    how=HOWS.get(entry.message.get(wire.HOW, 0), "both"),
-                    state=State.RAISED.value,
-                )
+                insert(schema.deliveries),
+                [{"entry": number, "parent": parent, "kind": entry.kind} for parent in self._parents],
             )
-        for parent in self._parents:
-            connection.execute(insert(schema.deliveries).values(entry=number, parent=parent, kind=entry.kind))
         return Kept(number, fresh=True, conflict=False, stage=wire.AT_HQ)
 
     def _repeated(self, connection: Connection, entry: Entry) -> Kept:
@@ -419,11 +579,6 @@ class Journal:
 
     def keep_heard(self, connection: Connection, heard: Sequence[Heard]) -> None:
         """Writes what children said last, within a transaction."""
-        statement = sqlite_insert(schema.latest)
-        names = ("via", "boot", "seq", "heard_at_ms", "message", "silent")
-        statement = statement.on_conflict_do_update(
-            index_elements=["child"], set_={name: statement.excluded[name] for name in names}
-        )
         rows = [
             {
                 "child": last.child,
@@ -436,7 +591,7 @@ class Journal:
             }
             for last in heard
         ]
-        connection.execute(statement, rows)
+        database.upsert(connection, schema.latest, rows, ["child"])
 
 
 _DELIVERED = (
@@ -455,6 +610,82 @@ _DELIVERED = (
     )
     .values(stage=bindparam("its_stage"))
 )
+
+
+_KEEP = {
+    name: made(schema.journal)
+    .on_conflict_do_nothing(index_elements=["source", "boot", "seq"])
+    .returning(schema.journal.c.id)
+    for name, made in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+
+
+def _unwritten(why: str) -> StorageError:
+    return StorageError(f"nothing was changed: this station can't write its journal now ({why})")
+
+
+def incident(number: int, entry: Entry) -> dict[str, Any]:
+    """The incident that the alarm at position `number` opens."""
+    source, boot, seq = entry.identity
+    return {
+        "id": number,
+        "device": source,
+        "boot": boot,
+        "seq": seq,
+        "cause": CAUSES.get(entry.message[wire.CAUSE], f"cause {entry.message[wire.CAUSE]}"),
+        "how": HOWS.get(entry.message.get(wire.HOW, 0), "both"),
+        "state": State.RAISED.value,
+    }
+
+
+def head(connection: Connection) -> tuple[int, bytes]:
+    """Position and chain of the newest entry; where retention left none, of the cut."""
+    table = schema.journal.c
+    row = connection.execute(select(table.id, table.chain).order_by(table.id.desc()).limit(1)).first()
+    if row is None:
+        cuts = schema.checkpoints.c
+        row = connection.execute(select(cuts.position, cuts.chain).order_by(cuts.position.desc()).limit(1)).first()
+    return (row[0], row[1]) if row else (0, chain.GENESIS)
+
+
+def seal(connection: Connection, sealer: Sealer, position: int, now_chain: bytes, *, cut: bool = False) -> Checkpoint:
+    """A new checkpoint, within a transaction."""
+    table, journal = schema.checkpoints.c, schema.journal.c
+    last = connection.execute(
+        select(table.position, table.count).where(table.position <= position).order_by(table.position.desc()).limit(1)
+    ).first()
+    since = connection.execute(
+        select(func.count()).where(journal.id > (last[0] if last else 0), journal.id <= position)
+    ).scalar_one()
+    made = sealer.seal(position, now_chain, (last[1] if last else 0) + since, time.time_ns() // 1_000_000, cut=cut)
+    row = {
+        "position": position,
+        "cut": int(cut),
+        "chain": now_chain,
+        "count": made.count,
+        "at_ms": made.at_ms,
+        "signature": made.signature,
+    }
+    database.upsert(connection, schema.checkpoints, row, ["position", "cut"])
+    return made
+
+
+def own_entry(
+    station: str, identity: tuple[int, int], code: int, subject: str, detail: object, now_ms: int, key: bytes
+) -> Entry:
+    """An event of a station's own. identity: (boot, seq). now_ms: UTC. key: any; parents get it sealed anew."""
+    boot, seq = identity
+    message: dict[int, Any] = {
+        wire.KIND: wire.EVENT,
+        wire.BOOT: boot,
+        wire.SEQ: seq,
+        wire.AGE: 0,
+        wire.CODE: code,
+        wire.SUBJECT: subject,
+    }
+    if detail is not None:
+        message[wire.DETAIL] = detail
+    return Entry(station, message, wire.seal(message, station, key), [], now_ms, now_ms, exact=True)
 
 
 def _is(identity: tuple[str, int, int]) -> tuple[Any, Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
@@ -46,6 +47,12 @@ LEAST_DISK_MB = 200
 CLOCK_LIMIT_MS = 2_000
 BACKLOG_LIMIT = 1_000  # writes
 WAIT_LIMIT_S = 2.0
+
+
+_UNWRITABLE = {
+    "button": "its flash can't be written: a press would not survive a power cut",
+    "station": "its journal can't be written: it passes alarms on but keeps nothing",
+}
 
 
 class Reception:
@@ -186,7 +193,7 @@ class Reception:
         if link is Link.ONLINE and tampered:
             link, why = Link.TAMPERED, "its enclosure is open"
         elif link is Link.ONLINE and message.get(wire.STORAGE):
-            link, why = Link.FAULTY, "its flash can't be written: a press would not survive a power cut"
+            link, why = Link.FAULTY, _UNWRITABLE[kind]
         elif link is Link.ONLINE and loop in {"cut", "shorted", "faulty"}:
             link, why = Link.FAULTY, f"its wire is {loop}"
         return Child(
@@ -283,12 +290,7 @@ class Reception:
         free = shutil.disk_usage(of.settings.state).free >> 20
         checks = [
             Check("broker", of.broker_up, "connected" if of.broker_up else "not connected: no child can be heard"),
-            Check(
-                "journal",
-                of.journal.backlog < BACKLOG_LIMIT and of.journal.waiting_s < WAIT_LIMIT_S,
-                f"{of.journal.backlog} writes wait, the oldest for {of.journal.waiting_s:.1f} s; "
-                f"{of.journal.commits} committed",
-            ),
+            self._journal_check(),
             Check("disk", free > LEAST_DISK_MB, f"{free} MB free"),
         ]
         for uplink in of.uplinks:
@@ -313,6 +315,17 @@ class Reception:
                 Check(f"clock of {child}", abs(offset) < CLOCK_LIMIT_MS, f"{offset / 1000:+.1f} s from this station's")
             )
         return checks
+
+    def _journal_check(self) -> Check:
+        journal = self._of.journal
+        trouble, waits = journal.trouble, f"{journal.backlog} writes wait, the oldest for {journal.waiting_s:.1f} s"
+        if trouble is not None:
+            lasts = f"for {time.monotonic() - trouble.since:.0f} s"
+            return Check(
+                "journal", False, f"{lasts}: {trouble.why}; alarms are passed on, nothing is promised; {waits}"
+            )
+        sound = journal.backlog < BACKLOG_LIMIT and journal.waiting_s < WAIT_LIMIT_S
+        return Check("journal", sound, f"{waits}; {journal.commits} committed")
 
     # ----------------------------------------------------------------------------------- people
 

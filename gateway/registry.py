@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import select, text
+from sqlalchemy import select
 
-from gateway import enrolment, entries, keys, schema
+from gateway import database, enrolment, entries, keys, schema
 from gateway.desk import Person, Place
 from gateway.enrolment import Standing
 
@@ -50,15 +50,17 @@ class Registry:
         self._lock = threading.Lock()
         self._points: dict[str, tuple[bytes, bytes]] = {}
         self._children: dict[str, Enrolled] = {}
-        self._version: int | None = None
+        self._version: str | None = None
         self._watch = readers.connect()
         self.refresh()
 
     def refresh(self) -> bool:
         """Reads the tables again if any other connection wrote to the database. True: something was read."""
         with self._lock:
-            version = self._watch.execute(text("PRAGMA data_version")).scalar()
-            self._watch.rollback()
+            try:
+                version = database.version(self._watch)
+            finally:
+                self._watch.rollback()
             if version == self._version:
                 return False
             self._version = version

@@ -15,6 +15,13 @@ __all__ = ["Settings", "SettingsError", "load"]
 VERSION = "1"
 
 
+def _postgresql(url: str) -> str:
+    if url and not url.startswith("postgresql+psycopg://"):
+        message = "must be postgresql+psycopg://USER@HOST/NAME; leave it out for SQLite, in the state folder"
+        raise ValueError(message)
+    return url
+
+
 class Broker(Part):
     """The station's own mosquitto."""
 
@@ -97,6 +104,7 @@ class Settings(Part):
     name: str = ""
     role: Literal["site", "hq"] = "site"
     state: Path = Path("state")
+    database: Annotated[str, AfterValidator(_postgresql)] = ""  # empty: SQLite, in the state folder
     identity: Path = Path("identity")
     revoked: Path | None = None
     message_key: Path | None = None
@@ -115,9 +123,14 @@ class Settings(Part):
         return next(iter(flagged + others), None)
 
     @property
-    def database(self) -> Path:
-        """The journal's file."""
-        return self.state / "station.db"
+    def store(self) -> Path | str:
+        """The database: SQLite's file, or PostgreSQL's URL."""
+        return self.database or self.state / "station.db"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints of the journal's hash chain are written beside the database."""
+        return self.state / "station.checkpoints"
 
     @property
     def refusals(self) -> Path:

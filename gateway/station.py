@@ -13,11 +13,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import keys, link
+from gateway import entries, keys, link
+from gateway.chain import Checkpoint, Sealer
 from gateway.clock import monotonic_ms, utc_ms
+from gateway.clockwatch import ClockWatch
 from gateway.console.app import create_app
+from gateway.desk import StorageError
 from gateway.exchange import Exchange
 from gateway.journal import Journal
 from gateway.notice import NoticeBoard
@@ -38,6 +42,8 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.5
 HEARTBEAT_TICKS = 10
 SAVE_TICKS = 10
+STALLED_S = 5.0  # a commit that takes longer: the disk does not answer
+CHECKPOINT_TOLD_MS = 600_000
 EX_SOFTWARE = 70  # of sysexits.h
 
 
@@ -45,7 +51,10 @@ class Station:
     """A running station."""
 
     def __init__(self, settings: Settings) -> None:
-        settings.state.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"the folder of the station's state can't be made: {error}") from error
         identity_key = keys.private_key(settings.identity / "key.pem")
         message_key = keys.private_key(settings.message_key) if settings.message_key else None
         self.settings = settings
@@ -53,13 +62,22 @@ class Station:
         self._started = monotonic_ms()
         self.notices = NoticeBoard()
         self.refusals = Refusals()
-        self.journal = Journal(settings.database, [parent.id for parent in settings.parents])
+        self.journal = Journal(
+            settings.store,
+            [parent.id for parent in settings.parents],
+            Sealer(settings.station, identity_key, settings.checkpoints),
+        )
         self.registry = Registry(self.journal.readers, settings.station, message_key)
         self.exchange = Exchange(
             settings, self.journal, self.registry, self.refusals, self.notices, self.journal.next_boot()
         )
         self.registrar = Registrar(settings, self.journal, self.registry, self.exchange)
         self.exchange.confirm = self.registrar.confirm
+        self.journal.on_trouble = self._storage_failed
+        self.journal.on_recovered = self._storage_restored
+        self.journal.on_checkpoint = self._checkpoint
+        self._checkpoint_told: int | None = None
+        self._clocks = ClockWatch()
         self.exchange.send_down = self._send_down
         self.uplinks = [
             Uplink(
@@ -71,6 +89,7 @@ class Station:
                 self.exchange.receipted,
                 self.exchange.commanded,
                 self._parent_link,
+                self.journal.report,
             )
             for parent in settings.parents
         ]
@@ -128,15 +147,22 @@ class Station:
         self._client.loop_stop()
         for uplink in self.uplinks:
             uplink.stop()
-        self.exchange.save()
+        if self.journal.trouble is None:
+            self.exchange.save()
         self.registry.close()
         self.journal.stop()
         return EX_SOFTWARE if self._failed else 0
 
     def _tick(self, ticks: int) -> None:
         now = monotonic_ms()
-        if self.registry.refresh():
-            self._expect()
+        jumped_ms = self._clocks.look(utc_ms(), now)
+        if jumped_ms is not None:
+            self.exchange.event(wire.CLOCK_JUMPED, self.settings.station, f"by {jumped_ms / 1000:+.1f} s")
+        try:
+            if self.registry.refresh():
+                self._expect()
+        except DBAPIError as error:
+            self.journal.report(error)
         if self.registry.overdue(utc_ms()):
             self.registrar.expire()
         with self.exchange.watch_lock:
@@ -145,10 +171,8 @@ class Station:
         self.exchange.commands.expire(utc_ms())
         self._read_broker_refusals()
         if ticks % HEARTBEAT_TICKS == 0:
-            fields = self._health_fields()
-            for uplink in self.uplinks:
-                uplink.heartbeat(fields)
-        if ticks % SAVE_TICKS == 0:
+            self._beat()
+        if ticks % SAVE_TICKS == 0 and self.journal.trouble is None:
             self.exchange.save()
         if ticks % 2 == 0:
             self.notices.tell("children")
@@ -180,7 +204,32 @@ class Station:
             wire.REFUSED: self.refusals.total,
             wire.DISK: shutil.disk_usage(self.settings.state).free >> 20,
             wire.FIRMWARE: VERSION,
+            wire.STORAGE: int(self.journal.trouble is not None or self.journal.waiting_s > STALLED_S),
         }
+
+    # -------------------------------------------------------------------------------- the journal
+
+    def _storage_failed(self, _why: str) -> None:
+        """Nothing can be journaled: parents hear of it in the heartbeat, now, and journal it themselves."""
+        self._beat()
+        self.notices.tell("health")
+
+    def _storage_restored(self, why: str, lasted_s: float) -> None:
+        self._beat()
+        told = entries.detail(f"it could not write its journal for {lasted_s:.0f} s", why)
+        self.exchange.event(wire.STORAGE_RESTORED, self.settings.station, told)
+        self.notices.tell("health")
+
+    def _checkpoint(self, checkpoint: Checkpoint) -> None:
+        now = monotonic_ms()
+        if self._checkpoint_told is None or now - self._checkpoint_told >= CHECKPOINT_TOLD_MS:
+            self._checkpoint_told = now
+            self.exchange.event(wire.CHECKPOINT, self.settings.station, checkpoint.detail)
+
+    def _beat(self) -> None:
+        fields = self._health_fields()
+        for uplink in self.uplinks:
+            uplink.heartbeat(fields)
 
     def _parent_link(self, parent: str, up: bool) -> None:
         """A parent that hears us for the first time watches us from then on: so at once, not at the next beat."""
@@ -222,6 +271,8 @@ class Station:
 
         try:
             self.exchange.arrived(message.topic, bytes(message.payload), done)
+        except DBAPIError as error:
+            self.journal.report(error)
         except Exception:
             logger.critical("a message could not be dealt with: stopping, to start afresh", exc_info=True)
             self._failed = True

@@ -10,6 +10,8 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy.exc import DBAPIError
+
 from firmware import wire
 from gateway import batch, link
 from gateway.clock import Clock
@@ -36,7 +38,7 @@ class Uplink:
     """Relays to one parent until it receipts.
 
     on_receipts(parent id, [(message, payload), …]) is called for receipts, on_command(parent id, message, payload) for each
-    command.
+    command, on_fault(error) when the journal can't be read.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Uplink:
         on_receipts: Callable[[str, Sequence[tuple[dict[int, Any], bytes]]], None],
         on_command: Callable[[str, dict[int, Any], bytes], None],
         on_link: Callable[[str, bool], None],
+        on_fault: Callable[[DBAPIError], None],
         clock: Clock | None = None,
     ) -> None:
         self.parent = parent
@@ -63,6 +66,7 @@ class Uplink:
         self._on_receipts = on_receipts
         self._on_command = on_command
         self._on_link = on_link
+        self._on_fault = on_fault
         self._outgoing = Outgoing()
         self._lock = threading.RLock()
         self._bell = threading.Event()  # there may be something to do
@@ -145,7 +149,12 @@ class Uplink:
     def _relay(self) -> None:
         while not self._stopping:
             self._bell.clear()
-            self._bell.wait(self.turn(self._clock.monotonic_ms()) / 1000)
+            try:
+                wait_ms = self.turn(self._clock.monotonic_ms())
+            except DBAPIError as error:
+                self._on_fault(error)
+                wait_ms = 1000
+            self._bell.wait(wait_ms / 1000)
 
     def turn(self, now_ms: int) -> int:
         """Sends what is due at `now_ms`, reads on in the journal; milliseconds until the next turn, if nothing rings."""
@@ -166,7 +175,12 @@ class Uplink:
         alarms = kind == wire.ALARM
         with self._lock:
             self._outgoing.reading(alarms=alarms)
-        letters = self._outstanding(kind, self._read_up_to[kind], PAGE)
+        try:
+            letters = self._outstanding(kind, self._read_up_to[kind], PAGE)
+        except DBAPIError:
+            with self._lock:
+                self._outgoing.read((), alarms=alarms, more=True)
+            raise
         with self._lock:
             if letters:
                 self._read_up_to[kind] = letters[-1][0]

@@ -34,6 +34,10 @@ CODES = {
     wire.STEP_RESPONDING: "responding",
     wire.STEP_ON_SCENE: "on_scene",
     wire.STEP_CLOSED: "closed",
+    wire.STORAGE_RESTORED: "storage_restored",
+    wire.CLOCK_JUMPED: "clock_jumped",
+    wire.CHECKPOINT: "checkpoint",
+    wire.REGISTRY_ENTRY: "registry_entry",
 }
 CAUSES = {wire.HOLD_UP: "hold_up", wire.DURESS: "duress", wire.MEDICAL: "medical", wire.TEST: "test"}
 HOWS = {wire.BOTH_CONTACTS: "both", wire.CONTACT_A: "contact_a", wire.CONTACT_B: "contact_b"}

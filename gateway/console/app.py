@@ -20,7 +20,7 @@ from gateway.console.parts import Console, NotSignedIn, Problem, console_of, pla
 from gateway.console.sessions import Sessions
 from gateway.console.signing import Signing
 from gateway.console.words import WORDS
-from gateway.desk import Desk
+from gateway.desk import Desk, StorageError
 from gateway.enrolment import RegistryRefusedError
 
 
@@ -54,6 +54,7 @@ def create_app(desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo 
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(NotSignedIn, _not_signed_in)
     app.add_exception_handler(RegistryRefusedError, _registry_refused)
+    app.add_exception_handler(StorageError, _not_stored)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_middleware(Guard, refuse=_refuse, secure=secure_cookies)
@@ -114,6 +115,10 @@ def _not_signed_in(request: Request, _: Exception) -> Response:
 def _registry_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RegistryRefusedError)
     return _answer(request, registry_api.problem(error))
+
+
+def _not_stored(request: Request, error: Exception) -> Response:
+    return _answer(request, Problem(503, str(error)))
 
 
 def _not_understood(request: Request, error: Exception) -> Response:

@@ -72,7 +72,10 @@ def test_it_is_repeated_some_seconds_apart_until_it_is_settled_or_its_time_is_ov
     assert not outstanding.expired(100_000)
 
 
-def test_numbers_only_grow_whatever_the_clock_and_the_database_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_numbers_only_grow_whatever_the_clock_and_the_database_do(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     child = SimpleNamespace(kind="button")
     registry: Any = SimpleNamespace(children=lambda: {GATE: child}, key_of=lambda _: KEY)
     sent: list[tuple[int, int]] = []
@@ -81,7 +84,7 @@ def test_numbers_only_grow_whatever_the_clock_and_the_database_do(tmp_path: Path
         message = wire.unseal(payload).message
         sent.append((message[wire.BOOT], message[wire.SEQ]))
 
-    def give(database: Path, *times_ms: int) -> None:
+    def give(database: Path | str, *times_ms: int) -> None:
         journal = Journal(database, [])
         journal.start()
         commands = Commands(HQ, journal, registry, send)
@@ -92,9 +95,10 @@ def test_numbers_only_grow_whatever_the_clock_and_the_database_do(tmp_path: Path
         journal.stop()
 
     hour = 3_600_000
-    give(tmp_path / "station.db", 500 * hour, 500 * hour, 499 * hour, 500 * hour + 1)
+    server = request.getfixturevalue("postgres") if kind == "postgresql" else None
+    give(server.fresh() if server else tmp_path / "station.db", 500 * hour, 500 * hour, 499 * hour, 500 * hour + 1)
     (tmp_path / "empty.db").touch()
-    give(tmp_path / "empty.db", 501 * hour)
+    give(server.empty() if server else tmp_path / "empty.db", 501 * hour)
     assert sent == sorted(set(sent))
     assert len(sent) == 5
 

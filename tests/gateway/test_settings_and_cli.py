@@ -22,6 +22,7 @@ GOOD = 'station = "gw"\n[broker]\nport = 8883\n'
         ('station = "gw"\n[broker]\nport = 99999\n', "station.toml:3: broker.port"),
         ('station = "gw"\nrolle = "hq"\n', "station.toml:2: rolle: Extra inputs"),
         ('station = "gw"\nrole = "hq"\n', "message_key"),
+        ('station = "gw"\ndatabase = "station.db"\n', "station.toml:2: database: must be postgresql+psycopg://"),
         ("station = \n", "station.toml: Invalid value"),
         ('station = "gw"\n[[parents]]\nid = "hq"\naddress = "a"\nmessage_key = "04ab"\n', "station.toml:5: parents.0.message_key"),
     ],
@@ -37,7 +38,7 @@ def test_every_mistake_is_named_with_its_line(tmp_path: Path, text: str, says: s
 def test_paths_start_at_the_file(tmp_path: Path) -> None:
     path = tmp_path / "station.toml"
     path.write_text(GOOD)
-    assert load(path).database == tmp_path / "state" / "station.db"
+    assert load(path).store == tmp_path / "state" / "station.db"
     with pytest.raises(SettingsError, match="can't be read"):
         load(tmp_path / "nothing.toml")
 
