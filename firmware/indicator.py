@@ -5,7 +5,7 @@ for alarms that headquarters' own sealed receipt has confirmed; with several ope
 
 | state | light | means |
 |---|---|---|
-| rest | short green flash every 3 s | ready; headquarters answered within the last 25 s |
+| rest | short green flash every 3 s | ready: headquarters' own answer is at most 90 s old, and the way to it worked within the last 25 s |
 | unsupervised | amber, slow | a press would be kept, but headquarters does not answer |
 | fault | amber double flash | a loop is cut, shorted, faulty or tampered with |
 | unconfirmed | amber, blinking; red after 10 s without any receipt | pressed; nobody has confirmed it |
