@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from firmware import wire
 from gateway import schema
-from gateway.desk import State, StepRefusedError
+from gateway.desk import MaintenanceRefusedError, State, StepRefusedError
 from gateway.vocabulary import CAUSES, HOWS, STAGES, STATES
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Journal:
             for job in jobs:
                 try:
                     results.append((job, job.work(connection)))
-                except (StepRefusedError, KeyError) as error:
+                except (StepRefusedError, MaintenanceRefusedError, KeyError) as error:
                     refused.append((job, error))
         self.commits += 1
         for job, result in results:

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 PASS_MS = 50_000  # the longest pause; with the 5 s to the next heartbeat, less than a minute
 SPREAD_MS = 15_000  # by so much a pause may be shorter, so that children which came together drift apart
 BUSY_MS = 10_000  # while an alarm is on the button's light or something is unsent: lost receipts are repeated at these
-UNANSWERED_MS = 10_000  # headquarters answers each; one without an answer is followed by the next so soon, later doubled
+UNANSWERED_MS = (
+    10_000  # headquarters answers each; one without an answer is followed by the next so soon, later doubled
+)
 BATTERY_STEP_MV = 100
 MATTERS = (
     wire.BOOT, wire.LOOP, wire.TAMPER, wire.STORAGE, wire.SUPPLY, wire.PENDING, wire.SHOWN, wire.REFUSED, wire.FIRMWARE,
@@ -80,4 +82,5 @@ def _pause_ms(child: str, message: Mapping[int, Any]) -> int:
 def _differs(old: Mapping[int, Any], new: Mapping[int, Any]) -> bool:
     if any(old.get(field) != new.get(field) for field in MATTERS):
         return True
-    return abs(old.get(wire.BATTERY, 0) - new.get(wire.BATTERY, 0)) >= BATTERY_STEP_MV
+    step_mv: int = abs(old.get(wire.BATTERY, 0) - new.get(wire.BATTERY, 0))
+    return step_mv >= BATTERY_STEP_MV

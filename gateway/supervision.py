@@ -25,12 +25,14 @@ NEVER_HEARD_MS = 60_000  # from enrolment, or this station's start, until a chil
 LAG_MS = 10_000  # a heartbeat that was held up for longer than this says nothing about now
 DRIFT_PER_MS = 1e-4  # two clocks drift apart by 100 ppm at most
 SIGNED_MS = 75_000  # one signed heartbeat a minute comes verbatim; 15 s for one that got lost and its repetition
+BEAT_MS = 5_500  # between two heartbeats
 GATHER_MS = 4_000  # so long an event waits for others that are late already, to tell of all of them at once
 MANY, FEWEST = 5, 3  # so many at once are one event; or half of all, if that is this many
 RETURN_MS = 10_000  # those who were lost together and are back within this are told together
 AFTER_MS = 8_000  # after a maintenance: time for the station below to report its own child first
 RSSI_KEPT = 6  # half a minute of heartbeats
 FADED_DB = 8  # a signal that fell by so much before it was lost
+NO_BROKER = "this station's message broker is gone"
 
 
 class Verdict(Enum):
@@ -107,6 +109,7 @@ class Supervision:
 
     deadline_ms: int
     signed_ms: int = SIGNED_MS
+    station: str = ""  # this one
     children: dict[str, Watched] = field(default_factory=dict)
     maintained: dict[str, int] = field(default_factory=dict)  # whose silence is no event, until when
     _behind: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -124,15 +127,18 @@ class Supervision:
 
     def remember(self, child: str, *, via: str | None, reported: bool) -> None:
         """What the last run knew of a child that is expected."""
-        self._move(self.children[child], via)
-        self.children[child].reported = reported
+        watched = self.children[child]
+        self._move(watched, via)
+        if reported and via is None:  # else its station tells of its return
+            self._report([watched])
+        watched.reported = reported
 
     def forget(self, known: Iterable[str]) -> None:
         """Stops watching all but `known`."""
         keep = set(known)
         self.children = {name: watched for name, watched in self.children.items() if name in keep}
         for behind in self._behind.values():
-            behind &= keep
+            behind.intersection_update(keep)
 
     def excuse(self, late_ms: int) -> None:
         """This station itself stood still for `late_ms`: that time counts against nobody."""
@@ -143,6 +149,8 @@ class Supervision:
                 watched.last_ms += late_ms
             if watched.gone_ms is not None:
                 watched.gone_ms += late_ms
+            if watched.base is not None:
+                watched.base = (watched.base[0], watched.base[1] + late_ms, watched.base[2] + late_ms)
 
     # ------------------------------------------------------------------------------------ what is heard
 
@@ -174,6 +182,9 @@ class Supervision:
         watched.gone_ms = watched.said = None
         watched.uncertain = False
         self._move(watched, via)
+        bringer = self.children.get(via) if via else None
+        if bringer and bringer.last_ms is None:  # it is there, so its own heartbeats are expected from now on
+            bringer.last_ms = bringer.signed_ms = now_ms
         if rssi is None:
             watched.rssi.clear()
         else:
@@ -333,12 +344,24 @@ class Supervision:
             for watched in pool
             if watched.via == via and not watched.reported and watched.last_ms is not None and watched not in lost
         ]
-        coming = [one for one in others if self.is_late(one.id, now_ms) and not self._is_spared(one, now_ms)]
-        eldest_ms = min(at_ms for _, _, at_ms in ripe)
-        if coming and _are_many(len(lost) + len(coming), len(lost) + len(others)) and now_ms - eldest_ms < GATHER_MS:
-            return []
-        if not _are_many(len(lost), len(lost) + len(others)):
-            return [self._silence(watched, why, now_ms) for watched, why, _ in ripe]
+        eldest = min(ripe, key=lambda one: one[2])
+        last_ms = (eldest[0].last_ms or 0) + BEAT_MS  # what was lost at the same time was not heard later than this
+        coming = [
+            one
+            for one in others
+            if (one.last_ms or 0) <= last_ms
+            and self.is_late(one.id, now_ms)
+            and not one.uncertain
+            and not self._is_spared(one, now_ms)
+        ]
+        if _are_many(len(lost) + len(coming), len(lost) + len(others)):
+            if coming and now_ms - eldest[2] < GATHER_MS:
+                return []
+            lost += coming
+            others = [one for one in others if one not in coming]
+        else:
+            blind = via is None and not broker_up
+            return [self._silence(watched, NO_BROKER if blind else why, now_ms) for watched, why, _ in ripe]
         lost.sort(key=lambda one: (not one.station, one.id))
         behind = [child for watched in lost for child in self._silent_behind(watched, now_ms)]
         self._report([*lost, *behind])
@@ -368,7 +391,9 @@ class Supervision:
             watched.lost = lost
 
     def _is_spared(self, watched: Watched, now_ms: int) -> bool:
-        """Under maintenance, or behind a station that is."""
+        """Under maintenance, as its station, or as this whole station is."""
+        if self.is_maintained(self.station, now_ms):
+            return True
         if watched.via and self.is_maintained(watched.via, now_ms):
             return True
         return now_ms < self.maintained.get(watched.id, -AFTER_MS) + (AFTER_MS if watched.via else 0)
@@ -397,7 +422,7 @@ def _are_many(lost: int, of: int) -> bool:
 def _suspected(lost: Sequence[Watched], others: Sequence[Watched], *, broker_up: bool) -> str:
     """What may have taken them all at once, in a sentence."""
     if not broker_up:
-        return "this station's message broker is gone"
+        return NO_BROKER
     if all(watched.rssi for watched in lost):
         if 2 * sum(watched.faded for watched in lost) >= len(lost):
             return "jamming is suspected: they are on Wi-Fi, and their signal fell before"

@@ -12,6 +12,7 @@ from sqlalchemy import select
 
 from firmware import wire
 from gateway import link, schema
+from gateway.passing import Passing
 from gateway.relay import IN_MEMORY, Identity, Letter, Outgoing
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EX_SOFTWARE = 70  # of sysexits.h
-SILENT_MS = 25_000  # a parent answers a heartbeat about every 9 s
+SILENT_MS = 25_000  # a parent answers every heartbeat of the station's own
+WORKS_MS = 10_000  # an answer shows for so long that the way to the parent works: two heartbeats
 
 
 def _now_ms() -> int:
@@ -60,6 +62,7 @@ class Uplink:
         self._on_command = on_command
         self._on_link = on_link
         self._outgoing = Outgoing()
+        self._passing = Passing()
         self._lock = threading.Condition()
         self._stopping = False
         self._loaded = 0  # the last event of the journal that was taken into memory
@@ -98,10 +101,23 @@ class Uplink:
             else:
                 self._lock.notify()
 
-    def pass_on(self, envelope: bytes, hops: list[list[Any]]) -> None:
-        """Sends a child's heartbeat, if the link is up; it is worth nothing later."""
-        if self.connected:
+    def pass_on(
+        self, child: str, message: dict[int, Any], envelope: bytes, hops: list[list[Any]], *, afresh: bool
+    ) -> None:
+        """Sends a child's heartbeat, if it says something new and the link is up; it is worth nothing later.
+
+        afresh: the child's first after it connected, or was silent.
+        """
+        if not self.connected:
+            return
+        with self._lock:
+            passes = self._passing.passes(child, message, _now_ms(), afresh=afresh)
+        if passes:
             self._publish("heartbeat", self._frame(envelope, hops), 0)
+
+    def works(self, now_ms: int) -> bool:
+        """Whether the parent was heard so lately that the way to it can be taken to work. now_ms: monotonic."""
+        return self.connected and self.answered_ms is not None and now_ms - self.answered_ms < WORKS_MS
 
     def heartbeat(self, fields: dict[int, Any]) -> None:
         """Sends the station's own heartbeat."""
@@ -224,6 +240,7 @@ class Uplink:
         client.publish(f"tocsin/1/{self._station}/presence", here, 1, retain=True)
         with self._lock:
             self.connected = True
+            self._passing.connected()
             self._outgoing.reconnected()
             self._lock.notify()
         self._on_link(self.parent.id, True)
@@ -255,6 +272,7 @@ class Uplink:
         with self._lock:
             if silent:
                 self._outgoing.reconnected()  # it is back: what waits need not wait for its turn
+            self._passing.answered(receipt[wire.DEVICE], (receipt[wire.BOOT], receipt[wire.SEQ]))
             self._outgoing.receipted(Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ]))
             self._lock.notify()
         self._on_receipt(self.parent.id, receipt, bytes(message.payload))
