@@ -24,6 +24,10 @@ BEHIND_MS = 6_000  # a child that was silent for so long when its station is rep
 NEVER_HEARD_MS = 60_000  # from enrolment, or this station's start, until a child that never spoke is an event
 LAG_MS = 10_000  # a heartbeat that was held up for longer than this says nothing about now
 DRIFT_PER_MS = 1e-4  # two clocks drift apart by 100 ppm at most
+ROUGH_LAG_MS = 150  # a heartbeat that came so much later than the quickest shows a link that loses packets
+ROUGH_FOR_MS = 600_000  # for so long after it
+ROUGH_DEADLINE_MS = 17_000  # such a child may be silent: a heartbeat, the time to give up a link, and a new connection
+LAST_CALL_MS = 18_500  # silence that is told however many others may join it: headquarters has to know within 20 s
 SIGNED_MS = 75_000  # one signed heartbeat a minute comes verbatim; 15 s for one that got lost and its repetition
 BEAT_MS = 5_500  # between two heartbeats
 GATHER_MS = 4_000  # so long an event waits for others that are late already, to tell of all of them at once
@@ -85,6 +89,7 @@ class Watched:
     lost: _Lost | None = None  # with whom it was reported, by this station
     known_ms: int = 0  # since when this station expects it
     base: tuple[int, float, int] | None = None  # boot, least (arrival - uptime), when that was
+    rough_until_ms: int = 0  # its link loses packets, as far as its heartbeats show
     rssi: deque[int] = field(default_factory=lambda: deque(maxlen=RSSI_KEPT))
 
     @property
@@ -178,6 +183,8 @@ class Supervision:
             watched.base = (boot, min(least, offset), now_ms)
             if offset - least > LAG_MS:
                 return Verdict.HELD_UP
+            if offset - least > ROUGH_LAG_MS:
+                watched.rough_until_ms = now_ms + ROUGH_FOR_MS
         watched.last_ms = watched.signed_ms = now_ms
         watched.gone_ms = watched.said = None
         watched.uncertain = False
@@ -320,7 +327,7 @@ class Supervision:
             self._report([self.children[silence.child]])
         ripe: dict[str | None, list[tuple[Watched, str, int]]] = {}
         for watched in self.children.values():
-            at_ms, why = self._deadline(watched)
+            at_ms, why = self._deadline(watched, now_ms)
             if now_ms <= at_ms or watched.reported or watched.last_ms is None or self._is_spared(watched, now_ms):
                 continue
             via = self.children.get(watched.via) if watched.via else None
@@ -355,7 +362,7 @@ class Supervision:
             and not self._is_spared(one, now_ms)
         ]
         if _are_many(len(lost) + len(coming), len(lost) + len(others)):
-            if coming and now_ms - eldest[2] < GATHER_MS:
+            if coming and now_ms < min(eldest[2] + GATHER_MS, (eldest[0].last_ms or 0) + LAST_CALL_MS):
                 return []
             lost += coming
             others = [one for one in others if one not in coming]
@@ -398,15 +405,19 @@ class Supervision:
             return True
         return now_ms < self.maintained.get(watched.id, -AFTER_MS) + (AFTER_MS if watched.via else 0)
 
-    def _deadline(self, watched: Watched) -> tuple[int, str]:
+    def _deadline(self, watched: Watched, now_ms: int) -> tuple[int, str]:
         """When the child's silence is an event, and why."""
         if watched.last_ms is None:
             return 0, ""
         unsigned_at = watched.signed_ms + self.signed_ms
         if watched.uncertain:
             return unsigned_at, "its gateway has more trouble than it can name, and it has not signed a heartbeat"
-        silent_at = watched.last_ms + self.deadline_ms - (STATION_AHEAD_MS if watched.station else 0)
-        if watched.gone_ms is not None and watched.gone_ms + GONE_GRACE_MS < silent_at:
+        rough = now_ms < watched.rough_until_ms
+        patience_ms = self.deadline_ms - (STATION_AHEAD_MS if watched.station else 0)
+        if rough:
+            patience_ms = max(patience_ms, ROUGH_DEADLINE_MS)
+        silent_at = watched.last_ms + patience_ms
+        if not rough and watched.gone_ms is not None and watched.gone_ms + GONE_GRACE_MS < silent_at:
             return watched.gone_ms + GONE_GRACE_MS, "its connection broke"
         if watched.via and unsigned_at < silent_at:
             seconds = self.signed_ms // 1000

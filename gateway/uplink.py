@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 EX_SOFTWARE = 70  # of sysexits.h
 SILENT_MS = 25_000  # a parent answers every heartbeat of the station's own
+KEEPALIVE_S = 6  # a link that loses three packets in ten answers within this; 4 s ended it every minute or two
 WORKS_MS = 10_000  # an answer shows for so long that the way to the parent works: two heartbeats
 
 
@@ -66,7 +67,9 @@ class Uplink:
         self._lock = threading.Condition()
         self._stopping = False
         self._loaded = 0  # the last event of the journal that was taken into memory
-        self._client = link.client(settings.station, parent.id, settings.identity, keepalive_s=4, keep_session=False)
+        self._client = link.client(
+            settings.station, parent.id, settings.identity, keepalive_s=KEEPALIVE_S, keep_session=False
+        )
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message
@@ -79,7 +82,7 @@ class Uplink:
                 self._outgoing.offer(letter)
         self._outgoing.more = True
         self._set_will()
-        self._client.connect_async(self.parent.address, self.parent.port, keepalive=4)
+        self._client.connect_async(self.parent.address, self.parent.port, keepalive=KEEPALIVE_S)
         self._client.loop_start()
         self._thread.start()
 
