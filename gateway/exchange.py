@@ -322,13 +322,17 @@ class Exchange:
                     child: one.until_ms + ahead_ms for child, one in self.maintenance.items()
                 }
 
-    def maintain(self, child: str, until_ms: int | None, by: str) -> None:
-        """Begins or ends (None) a child's maintenance; durable when this returns. Raises MaintenanceRefusedError, KeyError."""
+    def maintain(self, child: str, until_ms: int | None, by: str) -> bool:
+        """Begins or ends (None) a child's maintenance; durable when this returns. False: there was none to end.
+
+        Raises MaintenanceRefusedError, KeyError.
+        """
         entry = self._journal.now(lambda connection: self.keep_maintenance(connection, child, until_ms, by))
         if entry is not None:
             self.offer(entry)
         self.load_maintenance()
         self._notices.tell("happenings", "children")
+        return entry is not None
 
     def keep_maintenance(self, connection: Connection, child: str, until_ms: int | None, by: str) -> Entry | None:
         """The same within a transaction: the event that tells of it, None if nothing changed."""

@@ -7,6 +7,7 @@ stations below in its answers to their heartbeats. A press during a maintenance 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 LONGEST_MS = 30 * 86_400_000
 ROOM = 640  # bytes of an answer
+_UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,22 @@ def check(until_ms: int, now_ms: int) -> None:
         raise MaintenanceRefusedError(
             f"a maintenance may last {LONGEST_MS // 86_400_000} days at most: retire the child"
         )
+
+
+def end_of(until: str, lasts: str, now_ms: int) -> int:
+    """UTC milliseconds of an end as a person writes it: "2026-11-25T18:00" in the machine's zone, or "90m", "2h", "3d".
+
+    Raises ValueError with what to write instead.
+    """
+    if lasts:
+        number, unit = lasts[:-1], lasts[-1]
+        if not number.isdecimal() or unit not in _UNITS_MS or len(number) > 6:
+            raise ValueError(f"--for is a number of minutes, hours or days like 90m, 2h or 3d, not {lasts}")
+        return now_ms + int(number) * _UNITS_MS[unit]
+    try:
+        return int(datetime.fromisoformat(until).astimezone().timestamp() * 1000)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"--until is a date and time like 2026-11-25T18:00, not {until}") from error
 
 
 def begin(connection: Connection, child: str, until_ms: int, by: str) -> None:

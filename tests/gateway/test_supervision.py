@@ -391,7 +391,9 @@ def over_a_bad_link(chance: random.Random, beats: int) -> list[tuple[int, int]]:
     for beat in range(beats):
         sent_ms = 5_000 * beat
         delay_ms, pause_ms = 5, 200
-        while chance.random() < 0.3:
+        if beat < 2:  # as long as a link has shown nothing of its losses, a long stall is taken for silence
+            delay_ms += 200 * beat
+        while beat > 1 and chance.random() < 0.3:
             delay_ms += pause_ms
             pause_ms *= 2
         if sent_ms < free_ms and found[-1][0] == found[-1][1]:
