@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from demo.world import PLACES, SITE, World, free_ports
 from firmware import wire
 from gateway.vocabulary import MANY_NAMED
 from tests.faults.line import Line
+from tests.operator import Operator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,8 +93,8 @@ def buttons_and_broker(found: dict[str, float]) -> None:
                 event[wire.CODE] == wire.MANY_SILENT and sorted(event[wire.DETAIL][MANY_NAMED]) == sorted(PLACES)
             ),
         )
-        singles = [event for _, event in watch.events() if event[wire.CODE] == wire.CHILD_SILENT]
-        assert not singles, "told one by one, too"
+        singles = [event for event in watch.events() if event[1][wire.CODE] == wire.CHILD_SILENT]
+        assert not singles, f"told one by one, too: {watch.events()}"
 
 
 def gateway_killed_and_frozen(found: dict[str, float]) -> None:
@@ -131,6 +134,34 @@ def uplink_cut(found: dict[str, float]) -> None:
         line.close()
 
 
+def maintenance(found: dict[str, float]) -> None:
+    """Twenty-four seconds of maintenance; a gateway and headquarters both hold their tongue, and an alarm comes through."""
+    with World(buttons=(GATE, VISA)) as world:
+        operator = Operator(world).sign_in()
+        watch = Watch(world)
+        until_ms = time.time_ns() // 1_000_000 + 24_000
+        csrf = {"X-CSRF-Token": operator._csrf}
+        path = f"/api/v1/children/{VISA}/maintenance"
+        done = operator._http.put(path, json={"until_ms": until_ms}, headers=csrf)
+        assert (done.status_code, done.json()["link"]) == (200, "maintenance"), done.text
+        watch.until("the event", lambda _, event: (event[wire.CODE], event[wire.SUBJECT]) == (wire.MAINTENANCE, VISA))
+        world.buttons[VISA].unplug()
+        tocsin = [sys.executable, "-m", "gateway.cli", "maintenance", "-c", str(world.folder / "hq.toml"), GATE]
+        said = subprocess.run([*tocsin, "--for", "2h"], capture_output=True, text=True, check=True, timeout=60)
+        assert said.stdout.startswith(f"{GATE} is under maintenance until 20")
+        wait_until(lambda: operator.get(f"children/{GATE}")["link"] == "maintenance", 10, "the running station notices")
+        assert [cover["ready"] for cover in operator.get("coverage")] == [0]
+        world.buttons[GATE].press()
+        wait_until(lambda: [one["device"] for one in operator.get("incidents")] == [GATE], 10, "the alarm")
+        subprocess.run([*tocsin, "--end"], capture_output=True, check=True, timeout=60)
+        wait_until(lambda: operator.get(f"children/{GATE}")["link"] == "online", 10, "the end")
+        while time.time_ns() // 1_000_000 < until_ms - 500:
+            assert not [event for event in watch.events() if is_silent(VISA)(*event)], "reported under maintenance"
+            time.sleep(0.5)
+        watch.until("the silence that lasts beyond it", is_silent(VISA))
+        found["silence after a maintenance"] = time.time() - until_ms / 1000
+
+
 @pytest.fixture(scope="module")
 def measured() -> dict[str, float | BaseException]:
     """Seconds for each cause, or why it could not be measured."""
@@ -144,7 +175,7 @@ def measured() -> dict[str, float | BaseException]:
 
     scenes = [
         threading.Thread(target=play, args=(scene,))
-        for scene in (buttons_and_broker, gateway_killed_and_frozen, uplink_cut)
+        for scene in (buttons_and_broker, gateway_killed_and_frozen, uplink_cut, maintenance)
     ]
     for scene in scenes:
         scene.start()
@@ -182,3 +213,11 @@ def test_the_lights_go_dark_within_25_s_of_a_cut_uplink(measured: dict[str, Any]
     seconds = measured["the buttons' lights say so"]
     print(f"uplink cut: every button's light is amber after {seconds:.1f} s")
     assert seconds <= 27, "25 s, and two for a busy machine"
+
+
+def test_silence_under_maintenance_is_told_only_after_its_end(measured: dict[str, Any]) -> None:
+    failed = measured.get(maintenance.__name__)
+    if failed:
+        raise failed
+    print(f"a silent button was told {measured['silence after a maintenance']:.1f} s after its maintenance")
+    assert measured["silence after a maintenance"] <= BAR_S
