@@ -20,6 +20,7 @@ MAX_FRAME = 2048  # bytes of a frame: an envelope, its hops and the frame's own 
 MAX_BATCH = 8000  # bytes of a batch: several envelopes between two stations
 DEPTH = 4  # maps and arrays within one another
 MAX_ITEMS = 64  # entries of one map or array
+MAX_NAMED = 32  # children named in one DIGEST or MAINTAINED
 
 # Fields of a payload.
 KIND = 0
@@ -56,6 +57,8 @@ ONLINE = 34
 REFUSED = 35
 DISK = 36
 STORAGE = 37  # 0: what must survive a power cut is kept; 1: the flash cannot be written
+DIGEST = 38  # of a station's children: [how many exceptions are not named, [[child, CHILD_LATE or worse], …]]
+MAINTAINED = 39  # in an answer to a station: [[child, for how many seconds its silence is no event], …]
 HEAP_LEAST = 45
 
 # KIND
@@ -117,6 +120,11 @@ STEP_ACKNOWLEDGED = 32
 STEP_RESPONDING = 33
 STEP_ON_SCENE = 34
 STEP_CLOSED = 35
+# Of a station again: 40 and up.
+MANY_SILENT = 40
+MANY_BACK = 41
+MAINTENANCE = 42
+MAINTENANCE_ENDED = 43
 STORAGE_RESTORED = 56  # DETAIL: what was wrong, and for how long
 CLOCK_JUMPED = 57  # DETAIL: by how much
 CHECKPOINT = 58  # of the journal's hash chain
@@ -140,6 +148,12 @@ LOOP_PRESSED = 1
 LOOP_IS_CUT = 2
 LOOP_IS_SHORTED = 3
 LOOP_IS_FAULTY = 4
+
+# State of a child that a DIGEST names; one that it doesn't name is well
+CHILD_LATE = 1
+CHILD_OFFLINE = 2
+CHILD_FAULTY = 3
+CHILD_TAMPERED = 4
 
 # SUPPLY, as a heartbeat states it
 ON_BATTERY = 0
@@ -497,7 +511,18 @@ _BOUND = {
     DISK: _UINT53,
     STORAGE: 255,
 }
-_TYPE = {SUBJECT: str, DEVICE: str, ENVELOPE: bytes, HOPS: list, LETTERS: list, SHOWN: list, FIRMWARE: str, RSSI: int}
+_TYPE = {
+    SUBJECT: str,
+    DEVICE: str,
+    ENVELOPE: bytes,
+    HOPS: list,
+    LETTERS: list,
+    SHOWN: list,
+    FIRMWARE: str,
+    RSSI: int,
+    DIGEST: list,
+    MAINTAINED: list,
+}
 
 
 def _is_number(value, bound: int) -> bool:
@@ -533,3 +558,19 @@ def check(message: dict) -> None:
         raise WireError("the rssi is not in dBm")
     if DEVICE in message and not is_id(message[DEVICE]):
         raise WireError("the device is not an id")
+    if DIGEST in message:
+        digest = message[DIGEST]
+        if len(digest) != 2 or not _is_number(digest[0], _UINT32) or not _are_named(digest[1], 255):
+            raise WireError("the digest is not [number, [[child, state], ...]]")
+    if MAINTAINED in message and not _are_named(message[MAINTAINED], _UINT32):
+        raise WireError("what is under maintenance is not [[child, seconds], ...]")
+
+
+def _are_named(named, bound: int) -> bool:
+    """Whether it is a list of at most MAX_NAMED [child, number from 0 to `bound`]."""
+    if not isinstance(named, list) or len(named) > MAX_NAMED:
+        return False
+    for one in named:
+        if not isinstance(one, list) or len(one) != 2 or not is_id(one[0]) or not _is_number(one[1], bound):
+            return False
+    return True

@@ -18,7 +18,7 @@ from firmware import wire
 from firmware.wire import is_id
 from gateway import broker as broker_room
 from gateway import database, enrolment, entries, journal_cli, keys, registry_log, schema, technicians
-from gateway.desk import StorageError
+from gateway.desk import MaintenanceRefusedError, StorageError
 from gateway.journal import EX_IOERR, Journal, own_entry
 from gateway.registry import password_hash
 from gateway.settings import Settings, SettingsError, load
@@ -200,6 +200,49 @@ def technician(
         err=True,
     )
     typer.echo(token)
+
+
+@app.command()
+def maintenance(
+    config: Config,
+    child: Annotated[str, typer.Argument(help="The id of a button or a gateway; a gateway's spares those behind it.")],
+    until: Annotated[str, typer.Option(help="Until when: 2026-11-25T18:00, in this machine's zone.")] = "",
+    lasts: Annotated[str, typer.Option("--for", help="For how long from now: 90m, 2h or 3d.")] = "",
+    end: Annotated[bool, typer.Option("--end", help="End it now.")] = False,
+    by: Annotated[str, typer.Option(help="Who works there, as the event tells it.")] = "",
+) -> None:
+    """Begin or end a child's maintenance, at headquarters: its silence is no event, a press is an alarm all the same."""
+    from gateway.exchange import Exchange
+    from gateway.maintenance import end_of
+    from gateway.notice import NoticeBoard
+    from gateway.refusals import Refusals
+    from gateway.registry import Registry
+
+    settings = _settings(config)
+    if [bool(until), bool(lasts), end].count(True) != 1:
+        raise _fail("give one of --until, --for and --end")
+    try:
+        until_ms = None if end else end_of(until, lasts, time.time_ns() // 1_000_000)
+    except ValueError as error:
+        raise _fail(str(error)) from error
+    journal = Journal(settings.database, [parent.id for parent in settings.parents])
+    boot = journal.next_boot()  # what is journaled here has an identity apart from the running station's
+    journal.start()
+    registry = Registry(journal.readers, settings.station, None)
+    exchange = Exchange(settings, journal, registry, Refusals(), NoticeBoard(), boot)
+    try:
+        changed = exchange.maintain(child, until_ms, by or os.environ.get("SUDO_USER") or os.environ.get("USER") or "?")
+    except KeyError as error:
+        raise _fail(f"{child} is not in the registry of {settings.station}, or is retired") from error
+    except MaintenanceRefusedError as refusal:
+        raise _fail(str(refusal)) from refusal
+    finally:
+        registry.close()
+        journal.stop()
+    if until_ms is not None:
+        typer.echo(f"{child} is under maintenance until {enrolment.moment(until_ms)}")
+    else:
+        typer.echo(f"{child}'s maintenance has ended" if changed else f"{child} was under no maintenance")
 
 
 @app.command()

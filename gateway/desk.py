@@ -57,6 +57,8 @@ class Link(StrEnum):
     OFFLINE = "offline"
     FAULTY = "faulty"
     TAMPERED = "tampered"
+    MAINTENANCE = "maintenance"
+    RETIRED = "retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class Child:
     pending: int | None = None
     via: str | None = None  # the station that it was last heard through
     enrolling_until_ms: int | None = None  # its enrolment ends then, if nothing is heard of it
+    maintenance_until_ms: int | None = None  # its silence is no event until then; a press is an alarm all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,10 @@ class StepRefusedError(Exception):
     """The step can't follow on where the incident stands now; the text says why."""
 
 
+class MaintenanceRefusedError(Exception):
+    """The maintenance can't be set; the text says why."""
+
+
 class CommandRefusedError(Exception):
     """The command can't be given; the text says why."""
 
@@ -256,7 +263,16 @@ class Desk(Protocol):
         """Moves an incident and returns it; durable when this returns. Raises StepRefusedError, KeyError."""
 
     def children(self) -> Sequence[Child]:
-        """Every child that is known, by site and entrance."""
+        """Every child that is known and not retired, by site and entrance."""
+
+    def child(self, child: str) -> Child | None:
+        """One child, a retired one included."""
+
+    def maintain(self, child: str, until_ms: int | None, by: str) -> None:
+        """Puts a child under maintenance until then, UTC, or ends it (None); durable when this returns.
+
+        Raises KeyError, MaintenanceRefusedError.
+        """
 
     def happenings(self, before: int | None = None, limit: int = 100) -> Sequence[Happening]:
         """Events, newest first."""

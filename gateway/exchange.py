@@ -14,15 +14,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from firmware import wire
-from gateway import batch
+from gateway import batch, maintenance
 from gateway.clock import Clock
 from gateway.commands import Commands
-from gateway.desk import Outcome, State
+from gateway.desk import MaintenanceRefusedError, Outcome, State
 from gateway.ingest import Arrival, Judge, RefusedError
 from gateway.journal import Entry, Heard, Journal, Kept, own_entry
 from gateway.relay import Identity, Letter
-from gateway.supervision import Silence, Supervision, Verdict
+from gateway.supervision import Return, Silence, Supervision, Verdict
 from gateway.vocabulary import (
+    MAINTENANCE_BY,
+    MAINTENANCE_UNTIL_MS,
+    MANY_COUNT,
+    MANY_NAMED,
+    MANY_WHY,
     REFUSAL_COUNT,
     REFUSAL_WHY,
     STAGES,
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from gateway.maintenance import Maintenance
     from gateway.notice import NoticeBoard
     from gateway.refusals import Refusals
     from gateway.registry import Registry
@@ -42,7 +48,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ANSWER_MS = 9_000  # a child's heartbeat is receipted about this often
+ANSWER_MS = 9_000  # a button of headquarters' own is answered about this often; stations, and what they pass on, always
+NAMED_ROOM = 640  # bytes of the ids in one event
 CLOCK_SAMPLES = 12
 MOST_WAITING = (
     20_000  # writes, while the journal can't be written; what comes from children is bounded by their brokers
@@ -75,7 +82,10 @@ class Exchange:
         self.clock = clock or Clock()
         self.reports: dict[str, Report] = {}
         self.clock_offsets: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=CLOCK_SAMPLES))
-        self.supervision = Supervision(int(settings.supervision.deadline_s * 1000))
+        self.supervision = Supervision(
+            int(settings.supervision.deadline_s * 1000), int(settings.supervision.signed_s * 1000), settings.station
+        )
+        self.maintenance: dict[str, Maintenance] = {}
         self.counters: dict[str, int] = defaultdict(int)
         self.uplinks: Sequence[Uplink] = ()
         self.send_down: Callable[[str, bytes], None] = lambda _topic, _payload: None
@@ -94,6 +104,7 @@ class Exchange:
         )
         self._routes: dict[str, str] = {}
         self._answered: dict[str, int] = {}
+        self._spared: dict[str, dict[str, int]] = {}  # whose silence is no event, by the parent who said so
         self.commands = Commands(settings.station, journal, registry, self._send_command)
         self._dirty: set[str] = set()
         self._unkept: set[Identity] = set()  # in memory only while the journal can't be written
@@ -235,53 +246,154 @@ class Exchange:
     def _learn(self, arrival: Arrival, happened_at_ms: int) -> None:
         """What a station below says of its own children: at worst it makes us look twice."""
         code, subject = arrival.message.get(wire.CODE), arrival.message.get(wire.SUBJECT, "")
+        detail = arrival.message.get(wire.DETAIL)
         if code == wire.CHILD_SILENT:
-            report = self.reports.get(subject)
-            if report is None or report.via != arrival.source or report.heard_at_ms > happened_at_ms:
-                return  # not its child, or heard since
-            with self.watch_lock:
-                self.supervision.reported_silent(subject)
-            self._notices.tell("children")
-        elif code == wire.REFUSAL and isinstance(arrival.message.get(wire.DETAIL), dict):
-            detail = arrival.message[wire.DETAIL]
+            self._learn_silent(arrival.source, [subject], 1, happened_at_ms)
+        elif code == wire.MANY_SILENT and isinstance(detail, dict):
+            named, count = detail.get(MANY_NAMED), detail.get(MANY_COUNT)
+            if isinstance(named, list) and isinstance(count, int):
+                self._learn_silent(arrival.source, named, count, happened_at_ms)
+        elif code == wire.REFUSAL and isinstance(detail, dict):
             why, count = detail.get(REFUSAL_WHY), detail.get(REFUSAL_COUNT)
             if isinstance(why, str) and isinstance(count, int):
                 self._refusals.note(f"{subject} at {arrival.source}", why, self.clock.utc_ms(), count=1)
 
+    def _learn_silent(self, station: str, named: list[Any], count: int, happened_at_ms: int) -> None:
+        def is_silent(child: object) -> bool:  # its own child, and not heard since
+            report = self.reports.get(child) if isinstance(child, str) else None
+            return report is not None and report.via == station and report.heard_at_ms <= happened_at_ms
+
+        with self.watch_lock:
+            silent = [child for child in named if is_silent(child)]
+            more = count > len(named)
+            self.supervision.reported_silent(silent, station, all_silent=more, now_ms=self.clock.monotonic_ms())
+        self._dirty.update(silent)
+        self._notices.tell("children")
+
     def _heartbeat(self, arrival: Arrival, payload: bytes) -> None:
         source, boot, seq = arrival.identity
-        now = self.clock.monotonic_ms()
+        message, now = arrival.message, self.clock.monotonic_ms()
+        digest = message.get(wire.DIGEST) if self._registry.is_station(source) else None
+        alive: list[str] = []
         with self.watch_lock:
             verdict = self.supervision.heard(
-                source, boot, seq, arrival.message[wire.UPTIME], now, arrival.child if arrival.framed else None
+                source,
+                boot,
+                seq,
+                message[wire.UPTIME],
+                now,
+                arrival.child if arrival.framed else None,
+                message.get(wire.RSSI),
             )
-            back = verdict is Verdict.FRESH and self.supervision.back(source)
+            if verdict is Verdict.FRESH:
+                afresh = self.supervision.is_afresh(source)
+                afresh |= self.supervision.back(source, now)
+                if digest is not None:
+                    alive = self.supervision.digested(source, dict(digest[1]), unnamed=digest[0], now_ms=now)
         if verdict is not Verdict.FRESH:
             self.refuse(source, verdict.value, payload)
             return
         known = self.reports.get(source)
         was = known.message.get(wire.REFUSED, 0) if known and known.message[wire.BOOT] == boot else 0
-        self.reports[source] = Report(arrival.child, arrival.message, self.clock.utc_ms())
+        self.reports[source] = Report(arrival.child, message, self.clock.utc_ms())
         self._routes[source] = arrival.child
-        if self._hq and arrival.message.get(wire.REFUSED, 0) > was:
+        if self._hq and message.get(wire.REFUSED, 0) > was:
             why = "it was sent something that it did not believe: a receipt that is not ours, or noise"
-            self.refuse(source, why, b"", arrival.message[wire.REFUSED] - was)
+            self.refuse(source, why, b"", message[wire.REFUSED] - was)
         self._dirty.add(source)
         if arrival.hops:
             self.clock_offsets[arrival.child].append(self.clock.utc_ms() - arrival.hops[-1][1])
         for uplink in self.uplinks:
-            uplink.pass_on(arrival.envelope, [*arrival.hops, [self.settings.station, self.clock.utc_ms()]])
-        if back:
-            self.event(wire.CHILD_BACK, source)
-        if wire.CHILDREN in arrival.message:
-            self._watch_storage(source, known, arrival.message)
-        if self._hq and not arrival.vouched and now - self._answered.get(source, -ANSWER_MS) >= ANSWER_MS:
-            self._answered[source] = now
-            self.receipt((source, boot, seq), wire.AT_HQ, arrival.child)
+            uplink.pass_on(
+                source,
+                message,
+                arrival.envelope,
+                [*arrival.hops, [self.settings.station, self.clock.utc_ms()]],
+                afresh=afresh,
+            )
+        if wire.CHILDREN in message:
+            self._watch_storage(source, known, message)
+        self._answer(arrival, now)
         if self._hq:
-            self.commands.heard(source, now, self.clock.utc_ms())
-        for shown_boot, shown_seq, stage in arrival.message.get(wire.SHOWN, []) if self._hq else []:
+            for child in (source, *alive):
+                self.commands.heard(child, now, self.clock.utc_ms())
+        for shown_boot, shown_seq, stage in message.get(wire.SHOWN, []) if self._hq else []:
             self._remind((source, shown_boot, shown_seq), stage)
+
+    def _answer(self, arrival: Arrival, now: int) -> None:
+        """Answers a heartbeat: headquarters with a sealed receipt; a site with its word that its way there works."""
+        source, station = arrival.source, self._registry.is_station(arrival.source)
+        if not self._hq:
+            if not arrival.framed and not station and self._way_works(now):
+                self.receipt(arrival.identity, wire.AT_GATEWAY, arrival.child)
+            return
+        if arrival.vouched:  # its key is its own headquarters'
+            return
+        if not (station or arrival.framed) and now - self._answered.get(source, -ANSWER_MS) < ANSWER_MS:
+            return
+        self._answered[source] = now
+        self.receipt(arrival.identity, wire.AT_HQ, arrival.child, self._maintained_at(source) if station else None)
+
+    def _way_works(self, now: int) -> bool:
+        return any(uplink.works(now) for uplink in self.uplinks if uplink.parent.id == self.settings.headquarters)
+
+    def _maintained_at(self, station: str) -> dict[int, Any]:
+        """What an answer tells a station: whose silence is no event for now."""
+        ends_ms = {
+            child: one.until_ms
+            for child, one in self.maintenance.items()
+            if child == station or (child in self.reports and self.reports[child].via == station)
+        }
+        return {wire.MAINTAINED: maintenance.told(ends_ms, self.clock.utc_ms())}
+
+    def _spare(self, parent: str, told: list[list[Any]]) -> None:
+        """A parent's answer says whose silence is no event for now."""
+        now = self.clock.monotonic_ms()
+        self._spared[parent] = {child: now + 1000 * seconds for child, seconds in told}
+        with self.watch_lock:
+            self.supervision.maintained = {
+                child: until_ms for spared in self._spared.values() for child, until_ms in spared.items()
+            }
+
+    def load_maintenance(self) -> None:
+        """Takes from the database who is under maintenance."""
+        with self._journal.readers.connect() as connection:
+            self.maintenance = maintenance.current(connection, self.clock.utc_ms())
+        if self._hq:
+            ahead_ms = self.clock.monotonic_ms() - self.clock.utc_ms()
+            with self.watch_lock:
+                self.supervision.maintained = {
+                    child: one.until_ms + ahead_ms for child, one in self.maintenance.items()
+                }
+
+    def maintain(self, child: str, until_ms: int | None, by: str) -> bool:
+        """Begins or ends (None) a child's maintenance; durable when this returns. False: there was none to end.
+
+        Raises MaintenanceRefusedError, KeyError.
+        """
+        entry = self._journal.now(lambda connection: self.keep_maintenance(connection, child, until_ms, by))
+        if entry is not None:
+            self.offer(entry)
+        self.load_maintenance()
+        self._notices.tell("happenings", "children")
+        return entry is not None
+
+    def keep_maintenance(self, connection: Connection, child: str, until_ms: int | None, by: str) -> Entry | None:
+        """The same within a transaction: the event that tells of it, None if nothing changed."""
+        if not self._hq:
+            raise MaintenanceRefusedError("maintenance is set at headquarters, which tells its gateways")
+        if child not in self._registry.working():
+            raise KeyError(child)
+        if until_ms is None:
+            if not maintenance.end(connection, child, self.clock.utc_ms()):
+                return None
+            entry = self.own(wire.MAINTENANCE_ENDED, child, {MAINTENANCE_BY: by})
+        else:
+            maintenance.check(until_ms, self.clock.utc_ms())
+            maintenance.begin(connection, child, until_ms, by)
+            entry = self.own(wire.MAINTENANCE, child, {MAINTENANCE_BY: by, MAINTENANCE_UNTIL_MS: until_ms})
+        self._journal.keep(connection, entry)
+        return entry
 
     def _watch_storage(self, station: str, known: Report | None, message: dict[int, Any]) -> None:
         """A station below can't write its own journal, so that it can't tell of it as events are told: this one does."""
@@ -316,13 +428,15 @@ class Exchange:
 
     # --------------------------------------------------------------------------------------- receipts
 
-    def receipt(self, identity: tuple[str, int, int], stage: int, via: str | None = None) -> None:
+    def receipt(
+        self, identity: tuple[str, int, int], stage: int, via: str | None = None, more: dict[int, Any] | None = None
+    ) -> None:
         """Tells a child how far its message came. Only with a committed message, or a heartbeat.
 
         via: the child whose connection brought the message, if it is an answer; else the way its source takes now.
         """
         child = via or self._route(identity[0])
-        self.send_down(f"tocsin/1/{child}/receipt", self._sealed_receipt(identity, stage, child))
+        self.send_down(f"tocsin/1/{child}/receipt", self._sealed_receipt(identity, stage, child, more))
 
     def _receipts(self, station: str, receipts: list[tuple[tuple[str, int, int], int]]) -> None:
         """Answers a batch of a station's with one: each receipt in it is what it would be alone."""
@@ -335,10 +449,13 @@ class Exchange:
         for payload in batch.packed(entries, self.settings.station, key):
             self.send_down(f"tocsin/1/{station}/receipt", payload)
 
-    def _sealed_receipt(self, identity: tuple[str, int, int], stage: int, via: str) -> bytes:
+    def _sealed_receipt(
+        self, identity: tuple[str, int, int], stage: int, via: str, more: dict[int, Any] | None = None
+    ) -> bytes:
         """For the source; where it shares no key with this station, for the one that vouches for it, else bare."""
         source, boot, seq = identity
         message = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: stage, wire.DEVICE: source}
+        message |= more or {}
         key = self._registry.receipt_key_of(source)
         if key is None and self._registry.is_vouched(source, via):
             key = self._registry.key_of(via)
@@ -363,6 +480,8 @@ class Exchange:
         for receipt, payload in receipts:
             source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
             identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
+            if source == self.settings.station:
+                self._spare(parent, receipt.get(wire.MAINTAINED, []))
             if parent != self.settings.headquarters:
                 stage = min(stage, wire.AT_HQ)  # it has the message; what its operators do with it is no step of ours
             elif source != self.settings.station and stage:
@@ -445,13 +564,22 @@ class Exchange:
     def silent(self, found: Sequence[Silence]) -> None:
         """Makes events of silent children."""
         for silence in found:
-            self._dirty.update((silence.child, *silence.behind))
+            lost = (silence.child, *silence.others)
+            self._dirty.update((*lost, *silence.behind))
+            why = f"{silence.why}, silent for {silence.silent_ms / 1000:.0f} s"
+            if silence.others:
+                self.event(wire.MANY_SILENT, self.settings.station, _many((*lost, *silence.behind), why))
+                continue
             behind = f"; behind it: {', '.join(silence.behind)}" if silence.behind else ""
-            self.event(
-                wire.CHILD_SILENT,
-                silence.child,
-                f"{silence.why}, silent for {silence.silent_ms / 1000:.0f} s{behind}"[:400],
-            )
+            self.event(wire.CHILD_SILENT, silence.child, f"{why}{behind}"[:400])
+
+    def returned(self, found: Sequence[Return]) -> None:
+        """Makes events of children that are heard again."""
+        for one in found:
+            if one.others:
+                self.event(wire.MANY_BACK, self.settings.station, _many((one.child, *one.others), ""))
+            else:
+                self.event(wire.CHILD_BACK, one.child)
 
     # ------------------------------------------------------------------------------------------ steps
 
@@ -483,9 +611,8 @@ class Exchange:
                     identity=last.identity,
                     now_ms=self.clock.monotonic_ms(),
                 )
-                watched = self.supervision.children[last.child]
-                watched.via = None if last.via == last.child else last.via
-                watched.reported = last.silent
+                via = None if last.via == last.child else last.via
+                self.supervision.remember(last.child, via=via, reported=last.silent)
 
     def save(self) -> None:
         """Writes the children that were heard since the last call."""
@@ -500,3 +627,13 @@ class Exchange:
             )
         if heard:
             self._journal.later(lambda connection: self._journal.keep_heard(connection, heard))
+
+
+def _many(children: Sequence[str], why: str) -> dict[int, Any]:
+    """The detail of an event about several children: as many as fit by name, and how many there are."""
+    named, room = [], NAMED_ROOM
+    for child in children[: wire.MAX_ITEMS]:
+        room -= len(child) + 2
+        if room >= 0:
+            named.append(child)
+    return {MANY_WHY: why[:200], MANY_NAMED: named, MANY_COUNT: len(children)}

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from firmware import wire
 from gateway import chain, database, schema
 from gateway.chain import Checkpoint, Sealer
-from gateway.desk import Outcome, State, StepRefusedError, StorageError
+from gateway.desk import MaintenanceRefusedError, Outcome, State, StepRefusedError, StorageError
 from gateway.incidents import check_step
 from gateway.vocabulary import (
     CAUSES,
@@ -325,7 +325,7 @@ class Journal:
                         break
                     try:
                         results.append((job, job.work(self._connection)))
-                    except (StepRefusedError, KeyError) as error:
+                    except (StepRefusedError, MaintenanceRefusedError, KeyError) as error:
                         refused.append((job, error))
                 if self._sealer and self._is_due(closing=closing):
                     sealed = self._checkpoint(self._connection, self._sealer)

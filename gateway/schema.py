@@ -174,6 +174,14 @@ latest = Table(
     Column("silent", Integer, nullable=False),
 )
 
+maintenance = Table(  # children whose silence is no event for a while
+    "maintenance",
+    metadata,
+    Column("child", Text, primary_key=True),
+    Column("until_ms", Integer, nullable=False),
+    Column("by", Text, nullable=False),
+)
+
 people = Table(
     "people",
     metadata,

@@ -92,9 +92,14 @@ class Console(Part):
 
 
 class Supervision(Part):
-    """How long silence may last before it is an event, in seconds."""
+    """How long silence may last before it is an event, in seconds.
+
+    signed_s: how long a child behind a station may be alive by that station's word alone. One signed heartbeat a minute
+    comes verbatim; what is left of 75 s is for one that got lost and its repetition.
+    """
 
     deadline_s: Annotated[float, Field(ge=3, le=16)] = 14
+    signed_s: Annotated[float, Field(ge=75, le=600)] = 75
 
 
 class Settings(Part):

@@ -21,7 +21,7 @@ from gateway.chain import Checkpoint, Sealer
 from gateway.clock import monotonic_ms, utc_ms
 from gateway.clockwatch import ClockWatch
 from gateway.console.app import create_app
-from gateway.desk import StorageError
+from gateway.desk import Link, StorageError
 from gateway.exchange import Exchange
 from gateway.journal import Journal
 from gateway.notice import NoticeBoard
@@ -30,6 +30,7 @@ from gateway.refusals import Refusals
 from gateway.registrar import Registrar
 from gateway.registry import Registry
 from gateway.settings import VERSION
+from gateway.standing import digest, standing
 from gateway.uplink import Uplink
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ HEARTBEAT_TICKS = 10
 SAVE_TICKS = 10
 STALLED_S = 5.0  # a commit that takes longer: the disk does not answer
 CHECKPOINT_TOLD_MS = 600_000
+STOOD_STILL_MS = 3_000  # between two ticks: this process, or the machine, was stopped
 EX_SOFTWARE = 70  # of sysexits.h
 
 
@@ -105,6 +107,8 @@ class Station:
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message
         self._watched: set[str] = set()
+        self._ticked = monotonic_ms()
+        self._digests = 0
         self._ending = threading.Event()
         self._failed = False
         self._console = self._make_console() if settings.console else None
@@ -165,12 +169,17 @@ class Station:
             self.journal.report(error)
         if self.registry.overdue(utc_ms()):
             self.registrar.expire()
+        stood_still_ms, self._ticked = now - self._ticked, now
         with self.exchange.watch_lock:
-            found = self.exchange.supervision.due(now)
+            if stood_still_ms > STOOD_STILL_MS:
+                self.exchange.supervision.excuse(stood_still_ms)
+            found = self.exchange.supervision.due(now, broker_up=self.broker_up)
+            back = self.exchange.supervision.returns(now)
         self.exchange.silent(found)
+        self.exchange.returned(back)
         self.exchange.commands.expire(utc_ms())
         self._read_broker_refusals()
-        if ticks % HEARTBEAT_TICKS == 0:
+        if ticks % HEARTBEAT_TICKS == 0 and self.uplinks:
             self._beat()
         if ticks % SAVE_TICKS == 0 and self.journal.trouble is None:
             self.exchange.save()
@@ -187,20 +196,21 @@ class Station:
             if watched & gone:  # retired, or never heard in time; a site watches on whom its own registry lacks
                 self.exchange.supervision.forget(watched - gone)
             self._watched = set(working)
+        self.exchange.load_maintenance()
 
     def _health_fields(self) -> dict[int, Any]:
-        now = monotonic_ms()
-        with self.exchange.watch_lock:
-            watched = list(self.exchange.supervision.children.values())
-            online = [
-                one
-                for one in watched
-                if one.last_ms is not None and not one.reported and not self.exchange.supervision.is_late(one.id, now)
-            ]
+        now, exchange = monotonic_ms(), self.exchange
+        with exchange.watch_lock:
+            states = {}
+            for name, watched in exchange.supervision.children.items():
+                report = exchange.reports.get(name)
+                states[name], _ = standing(exchange.supervision, watched, report.message if report else None, now)
+        self._digests += 1
         return {
             wire.UPTIME: now - self._started,
-            wire.CHILDREN: len(watched),
-            wire.ONLINE: len(online),
+            wire.CHILDREN: len(states),
+            wire.ONLINE: sum(link is Link.ONLINE for link in states.values()),
+            wire.DIGEST: digest(states, self._digests),
             wire.REFUSED: self.refusals.total,
             wire.DISK: shutil.disk_usage(self.settings.state).free >> 20,
             wire.FIRMWARE: VERSION,

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from firmware import wire
 from gateway import batch, link
 from gateway.clock import Clock
+from gateway.passing import Passing
 from gateway.relay import BATCH_OCTETS, Identity, Letter, Outgoing
 
 if TYPE_CHECKING:
@@ -29,9 +30,10 @@ logger = logging.getLogger(__name__)
 
 EX_SOFTWARE = 70  # of sysexits.h
 IDLE_MS = 1_000
-SILENT_MS = 25_000  # a parent answers a heartbeat about every 9 s
+SILENT_MS = 25_000  # a parent answers every heartbeat of the station's own
 PAGE = 200  # letters read from the journal at one go
-KEEPALIVE_S = 4
+KEEPALIVE_S = 6  # a link that loses three packets in ten answers within this; 4 s ended it every minute or two
+WORKS_MS = 10_000  # an answer shows for so long that the way to the parent works: two heartbeats
 
 
 class Uplink:
@@ -68,6 +70,7 @@ class Uplink:
         self._on_link = on_link
         self._on_fault = on_fault
         self._outgoing = Outgoing()
+        self._passing = Passing()
         self._lock = threading.RLock()
         self._bell = threading.Event()  # there may be something to do
         self._stopping = False
@@ -119,10 +122,23 @@ class Uplink:
         """Which of the parent's addresses the connection goes to, or went to last."""
         return self._line.address
 
-    def pass_on(self, envelope: bytes, hops: list[list[Any]]) -> None:
-        """Sends a child's heartbeat, if the link is up; it is worth nothing later."""
-        if self.connected:
+    def pass_on(
+        self, child: str, message: dict[int, Any], envelope: bytes, hops: list[list[Any]], *, afresh: bool
+    ) -> None:
+        """Sends a child's heartbeat, if it says something new and the link is up; it is worth nothing later.
+
+        afresh: the child's first after it connected, or was silent.
+        """
+        if not self.connected:
+            return
+        with self._lock:
+            passes = self._passing.passes(child, message, self._clock.monotonic_ms(), afresh=afresh)
+        if passes:
             self._publish("heartbeat", self._frame(envelope, hops), 0)
+
+    def works(self, now_ms: int) -> bool:
+        """Whether the parent was heard so lately that the way to it can be taken to work. now_ms: monotonic."""
+        return self.connected and self.answered_ms is not None and now_ms - self.answered_ms < WORKS_MS
 
     def heartbeat(self, fields: dict[int, Any]) -> None:
         """Sends the station's own heartbeat."""
@@ -252,6 +268,7 @@ class Uplink:
         client.publish(f"tocsin/1/{self._station}/presence", here, 1, retain=True)
         with self._lock:
             self.connected = True
+            self._passing.connected()
             self._outgoing.reconnected()
         self._bell.set()
         self._on_link(self.parent.id, True)
@@ -284,6 +301,7 @@ class Uplink:
                 self._outgoing.reconnected()  # it is back: what waits need not wait for its turn
             for receipt, _ in found:
                 identity = Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ])
+                self._passing.answered(receipt[wire.DEVICE], (receipt[wire.BOOT], receipt[wire.SEQ]))
                 self._outgoing.receipted(identity, now)
         self._bell.set()
         self._on_receipts(self.parent.id, found)

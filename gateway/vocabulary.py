@@ -30,6 +30,10 @@ CODES = {
     wire.ENROLMENT_EXPIRED: "enrolment_expired",
     wire.RETIRED: "retired",
     wire.REVOCATIONS: "revocations",
+    wire.MANY_SILENT: "many_silent",
+    wire.MANY_BACK: "many_back",
+    wire.MAINTENANCE: "maintenance",
+    wire.MAINTENANCE_ENDED: "maintenance_ended",
     wire.STEP_ACKNOWLEDGED: "acknowledged",
     wire.STEP_RESPONDING: "responding",
     wire.STEP_ON_SCENE: "on_scene",
@@ -75,3 +79,10 @@ STEP_OUTCOME = 4
 # Of a refusal:
 REFUSAL_WHY = 0
 REFUSAL_COUNT = 1
+# Of many children, silent or back:
+MANY_WHY = 10
+MANY_NAMED = 11
+MANY_COUNT = 12
+# Of a maintenance:
+MAINTENANCE_BY = 13
+MAINTENANCE_UNTIL_MS = 14

@@ -21,7 +21,7 @@ Id = Annotated[str, Path(max_length=64)]
 def one(request: Request, console: ConsoleNow, visitor: SignedIn, words: WordsNow, child: Id) -> Response:
     """One child and its commands."""
     stamp = console.live.board.stamp()
-    found = next((known for known in console.desk.children() if known.id == child), None)
+    found = console.desk.child(child)
     if found is None:
         raise Problem(404, words.plain("error.404.text"))
     try:

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from gateway.console.filters import WEAK_BATTERY_MV, Face, signal_word
+from gateway.console.listing import WELL
 from gateway.console.words import IN, Language, bdi
 from gateway.desk import NEXT_STEPS, Link, Outcome, State
 
@@ -48,6 +49,7 @@ class Looks:
             outcomes=tuple(Outcome),
             State=State,
             Link=Link,
+            well=WELL,
             signal_word=signal_word,
             weak_battery_mv=WEAK_BATTERY_MV,
             key_of={State.ACKNOWLEDGED: "A", State.RESPONDING: "R", State.ON_SCENE: "O", State.CLOSED: "C"},
