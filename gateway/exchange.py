@@ -18,12 +18,12 @@ from sqlalchemy import insert, select
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from firmware import wire
-from gateway import schema
+from gateway import logs, schema
 from gateway.commands import Commands
 from gateway.desk import Outcome, State
 from gateway.incidents import check_step
 from gateway.ingest import Arrival, Judge, RefusedError
-from gateway.journal import Entry, Journal, Kept, stage_of
+from gateway.journal import Entry, Journal, Kept, kind_of, stage_of
 from gateway.relay import Identity, Letter
 from gateway.supervision import Silence, Supervision, Verdict
 from gateway.vocabulary import (
@@ -94,6 +94,7 @@ class Exchange:
         self.uplinks: Sequence[Uplink] = ()
         self.send_down: Callable[[str, bytes], None] = lambda _topic, _payload: None
         self.confirm: Callable[[str], None] = lambda _child: None  # a pending child was believed
+        self.pressed: Callable[[float], None] = lambda _seconds: None  # of a press: how long until it was committed
         self.watch_lock = threading.RLock()
         self._journal = journal
         self._registry = registry
@@ -151,18 +152,25 @@ class Exchange:
             exact=not arrival.message.get(wire.RESUMED),
         )
         alarm = arrival.kind == wire.ALARM
+        logs.hop("received", arrival.identity, alarm=alarm, via=arrival.child, age_ms=arrival.message[wire.AGE])
         if alarm:
             self.offer(entry)
 
         def committed(kept: Kept) -> None:
             done()
+            lasted_ms = utc_ms() - entry.happened_at_ms
+            logs.hop("committed", arrival.identity, alarm=alarm, at=kept.id, fresh=kept.fresh, since_ms=lasted_ms)
+            if alarm and kept.fresh and entry.exact:
+                self.pressed(lasted_ms / 1000)
             if kept.conflict:
                 self.refuse(arrival.source, "another message already has this boot and number", payload)
                 if self._hq:
                     self._dismiss(f"tocsin/1/{arrival.child}/", arrival.identity if arrival.framed else None)
                 return
             # Also a repeat is answered where it came from: its sender lacks the receipt, whatever way it takes by now.
-            self.receipt(arrival.identity, kept.stage if self._hq else wire.AT_GATEWAY, arrival.child)
+            stage = kept.stage if self._hq else wire.AT_GATEWAY
+            self.receipt(arrival.identity, stage, arrival.child)
+            logs.hop("receipted", arrival.identity, alarm=alarm, stage=stage, to=arrival.child)
             if not alarm:
                 self.offer(entry)
                 self.commands.settled(arrival.source, arrival.message)
@@ -193,6 +201,7 @@ class Exchange:
                     entry.happened_at_ms,
                 )
             )
+            logs.hop("offered", entry.identity, alarm=entry.kind == wire.ALARM, parent=uplink.parent.id)
 
     def _learn(self, arrival: Arrival, happened_at_ms: int) -> None:
         """What a station below says of its own children: at worst it makes us look twice."""
@@ -249,6 +258,7 @@ class Exchange:
             stage = stage_of(connection, identity)
         if stage is not None and stage > shown:
             self.receipt(identity, stage)
+            logs.hop("receipted again", identity, alarm=True, stage=stage, shown=shown)
 
     def _presence(self, arrival: Arrival) -> None:
         source, boot, seq = arrival.identity
@@ -294,14 +304,24 @@ class Exchange:
         """A parent's receipt: verbatim on to the child, whose MAC it carries, and into the journal."""
         source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
         identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
+        now = utc_ms()
         if source != self.settings.station and stage:
             self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
 
-        def noted(state: State | None) -> None:
+        def note(connection: Connection) -> tuple[int | None, State | None]:
+            kind = kind_of(connection, identity)
+            return kind, self._journal.delivered(connection, parent, identity, stage, now) if kind else None
+
+        def noted(known: tuple[int | None, State | None]) -> None:
+            kind, state = known
+            if kind is not None:  # else it is a heartbeat's
+                down = self._route(source) if source != self.settings.station and stage else None
+                alarm = kind == wire.ALARM
+                logs.hop("receipted by a parent", identity, alarm=alarm, parent=parent, stage=stage, passed_to=down)
             if state is not None:
                 self._notices.tell("incidents")
 
-        self._journal.later(lambda connection: self._journal.delivered(connection, parent, identity, stage), noted)
+        self._journal.later(note, noted)
 
     # --------------------------------------------------------------------------------------- commands
 
@@ -355,6 +375,7 @@ class Exchange:
     def refuse(self, who: str, why: str, sample: bytes | str, count: int = 1) -> None:
         """Counts something that was turned away, and makes an event of it now and then."""
         total = self._refusals.note(who, why, utc_ms(), sample, count)
+        logs.hop("refused", None, who=who, why=why, count=count)
         self._notices.tell("health")
         if total is not None:
             self.event(wire.REFUSAL, who[:64], {REFUSAL_WHY: why[:200], REFUSAL_COUNT: total})
@@ -406,6 +427,7 @@ class Exchange:
         identity, entry = self._journal.now(work)
         self.offer(entry)
         self.receipt(identity, STAGES[state])
+        logs.hop("step", identity, alarm=True, to=state.value, by=by, outcome=outcome, stage=STAGES[state])
         self._notices.tell("incidents", "happenings")
 
     # ---------------------------------------------------------------------------------------- memory

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from firmware import wire
@@ -92,6 +92,7 @@ class Journal:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self.commits = 0
+        self.measured: Callable[[float], None] = lambda _seconds: None  # called with the length of each transaction
 
     def start(self) -> None:
         """Starts writing."""
@@ -176,6 +177,7 @@ class Journal:
     def _commit(self, connection: Connection, jobs: list[_Job]) -> None:
         results: list[tuple[_Job, Any]] = []
         refused: list[tuple[_Job, Exception]] = []
+        began = time.monotonic()
         with connection.begin():
             for job in jobs:
                 try:
@@ -183,6 +185,7 @@ class Journal:
                 except (StepRefusedError, KeyError) as error:
                     refused.append((job, error))
         self.commits += 1
+        self.measured(time.monotonic() - began)
         for job, result in results:
             try:
                 job.done(result)
@@ -237,9 +240,14 @@ class Journal:
         return Kept(number, fresh=False, conflict=conflict, stage=stage_of(connection, entry.identity) or wire.AT_HQ)
 
     def delivered(
-        self, connection: Connection, parent: str, identity: tuple[str, int, int], stage: int
+        self,
+        connection: Connection,
+        parent: str,
+        identity: tuple[str, int, int],
+        stage: int,
+        at_ms: int | None = None,
     ) -> State | None:
-        """Notes a parent's receipt. Returns the state that the incident moved to, if it did."""
+        """Notes a parent's receipt. Returns the state that the incident moved to, if it did. at_ms: when it came, UTC."""
         number = connection.execute(select(schema.journal.c.id).where(*_is(identity))).scalar()
         if number is None:
             return None
@@ -249,7 +257,7 @@ class Journal:
             .where(
                 table.c.entry == number, table.c.parent == parent, (table.c.stage.is_(None)) | (table.c.stage < stage)
             )
-            .values(stage=stage)
+            .values(stage=stage, stage_at_ms=at_ms, at_ms=func.coalesce(table.c.at_ms, at_ms))
         )
         state = STATES.get(stage)
         now = connection.execute(select(schema.incidents.c.state).where(schema.incidents.c.id == number)).scalar()
@@ -268,6 +276,11 @@ def _is(identity: tuple[str, int, int]) -> tuple[Any, Any, Any]:
 def _lasting(message: dict[int, Any]) -> dict[int, Any]:
     """A message without what its sender brings up to date at every sending."""
     return {field: value for field, value in message.items() if field not in {wire.AGE, wire.RESUMED}}
+
+
+def kind_of(connection: Connection, identity: tuple[str, int, int]) -> int | None:
+    """ALARM or EVENT; None: no such message is in the journal."""
+    return connection.execute(select(schema.journal.c.kind).where(*_is(identity))).scalar()
 
 
 def stage_of(connection: Connection, identity: tuple[str, int, int]) -> int | None:

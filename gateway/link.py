@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,18 +24,33 @@ class _NamedContext(ssl.SSLContext):
         return super().wrap_socket(*args, **kwargs)
 
 
+class Client(mqtt.Client):
+    """A client that tells when its thread last came round, monotonic milliseconds."""
+
+    beat_ms = 0
+
+    def beat(self, *_: object) -> None:
+        """Its thread runs."""
+        self.beat_ms = time.monotonic_ns() // 1_000_000
+
+    def loop_misc(self) -> MQTTErrorCode:
+        """What paho's thread does once a second while it is connected, and a beat."""
+        self.beat()
+        return super().loop_misc()
+
+
 def _no_delay(_client: mqtt.Client, _data: object, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or Nagle and a delayed ACK cost 40 ms a message
 
 
-def client(own_id: str, server: str, identity: Path, *, keepalive_s: int, keep_session: bool) -> mqtt.Client:
+def client(own_id: str, server: str, identity: Path, *, keepalive_s: int, keep_session: bool) -> Client:
     """A client that is not connected yet. keep_session: the broker queues for it while it is away."""
     context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
     context.server_name = server
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_verify_locations(identity / "ca.pem")
     context.load_cert_chain(identity / "cert.pem", identity / "key.pem")
-    made = mqtt.Client(
+    made = Client(
         CallbackAPIVersion.VERSION2,
         client_id=own_id,
         clean_session=not keep_session,
@@ -47,5 +63,7 @@ def client(own_id: str, server: str, identity: Path, *, keepalive_s: int, keep_s
     made.reconnect_delay_set(min_delay=1, max_delay=3)
     made.connect_timeout = 4
     made.on_socket_open = _no_delay
+    made.on_connect_fail = made.beat
+    made.beat()
     made.keepalive = keepalive_s
     return made

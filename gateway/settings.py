@@ -39,6 +39,7 @@ class Console(Part):
     port: Port = 8443
     certificate: Path | None = None
     key: Path | None = None
+    metrics_token: Path | None = None  # a file; without it /metrics is for this machine alone
 
 
 class Supervision(Part):
@@ -83,6 +84,13 @@ def load(path: Path) -> Settings:
         if (value := getattr(settings, name)) is not None
     }
     settings = settings.model_copy(update=based)
+    if settings.console:
+        based = {
+            name: folder / value
+            for name in ("certificate", "key", "metrics_token")
+            if (value := getattr(settings.console, name)) is not None
+        }
+        settings = settings.model_copy(update={"console": settings.console.model_copy(update=based)})
     if settings.role == "hq" and settings.message_key is None:
         message = f'{path}: headquarters needs message_key = "…": the file of its P-256 message key, in PEM'
         raise SettingsError(message)

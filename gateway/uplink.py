@@ -52,6 +52,7 @@ class Uplink:
         self.parent = parent
         self.connected = False
         self.answered_ms: int | None = None  # monotonic, of the parent's last receipt
+        self.beat_ms = _now_ms()  # when the relaying thread last came round
         self._station = settings.station
         self._key = key
         self._next_identity = next_identity
@@ -76,6 +77,8 @@ class Uplink:
                 self._outgoing.offer(letter)
         self._outgoing.more = True
         self._set_will()
+        self._client.beat()
+        self.beat_ms = _now_ms()
         self._client.connect_async(self.parent.address, self.parent.port, keepalive=4)
         self._client.loop_start()
         self._thread.start()
@@ -111,6 +114,11 @@ class Uplink:
                 "heartbeat", self._seal({wire.KIND: wire.HEARTBEAT, wire.BOOT: boot, wire.SEQ: seq, **fields}), 0
             )
 
+    @property
+    def link_beat_ms(self) -> int:
+        """When the connection's thread last came round, monotonic."""
+        return self._client.beat_ms
+
     def outstanding(self) -> tuple[int, int]:
         """(alarms, events) in memory that the parent has not receipted."""
         with self._lock:
@@ -130,7 +138,7 @@ class Uplink:
             with self._lock:
                 if self._stopping:
                     return
-                now = _now_ms()
+                now = self.beat_ms = _now_ms()
                 if self.connected:
                     self._send(self._outgoing.due(now))
                 at = self._outgoing.next_ms(now) if self.connected else None
