@@ -43,13 +43,21 @@ def _no_delay(_client: mqtt.Client, _data: object, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or Nagle and a delayed ACK cost 40 ms a message
 
 
+def context(server: str, identity: Path) -> ssl.SSLContext:
+    """Mutual TLS with the files of `identity`, to a server whose certificate must be for the id `server`.
+
+    Raises OSError for files that can't be used.
+    """
+    made = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.server_name = server
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.load_verify_locations(identity / "ca.pem")
+    made.load_cert_chain(identity / "cert.pem", identity / "key.pem")
+    return made
+
+
 def client(own_id: str, server: str, identity: Path, *, keepalive_s: int, keep_session: bool) -> Client:
     """A client that is not connected yet. keep_session: the broker queues for it while it is away."""
-    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.server_name = server
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(identity / "ca.pem")
-    context.load_cert_chain(identity / "cert.pem", identity / "key.pem")
     made = Client(
         CallbackAPIVersion.VERSION2,
         client_id=own_id,
@@ -57,7 +65,7 @@ def client(own_id: str, server: str, identity: Path, *, keepalive_s: int, keep_s
         manual_ack=True,
         reconnect_on_failure=True,
     )
-    made.tls_set_context(context)
+    made.tls_set_context(context(server, identity))
     made.max_inflight_messages_set(0)  # the relay has windows of its own
     made.max_queued_messages_set(0)
     made.reconnect_delay_set(min_delay=1, max_delay=3)
