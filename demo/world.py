@@ -163,6 +163,7 @@ class World:
         ]
         if role == "hq":
             lines.append('message_key = "message-key.pem"')
+            (self.folder / "message-key.pem").touch(mode=0o600)
             (self.folder / "message-key.pem").write_bytes(
                 self._hq_message_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             )

@@ -159,7 +159,7 @@ class Exchange:
         def committed(kept: Kept) -> None:
             done()
             lasted_ms = utc_ms() - entry.happened_at_ms
-            logs.hop("committed", arrival.identity, alarm=alarm, at=kept.id, fresh=kept.fresh, since_ms=lasted_ms)
+            logs.hop("committed", arrival.identity, alarm=alarm, number=kept.id, fresh=kept.fresh, since_ms=lasted_ms)
             if alarm and kept.fresh and entry.exact:
                 self.pressed(lasted_ms / 1000)
             if kept.conflict:

@@ -90,7 +90,7 @@ class JsonLines(logging.Formatter):
         told |= {name: value for name, value in fields.items() if value is not None}
         if record.exc_info:
             told["exception"] = self.formatException(record.exc_info)
-        return json.dumps(told, ensure_ascii=False, default=str)
+        return json.dumps(told, default=str)
 
 
 class Outlet(logging.Handler):
@@ -104,6 +104,7 @@ class Outlet(logging.Handler):
         self._lines: queue.Queue[str] = queue.Queue(ROOM)
         self._writing = threading.Lock()
         self._lost = 0
+        self._counting = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
@@ -116,7 +117,8 @@ class Outlet(logging.Handler):
         try:
             self._lines.put_nowait(line)
         except queue.Full:
-            self._lost += 1
+            with self._counting:
+                self._lost += 1
         if record.levelno >= logging.ERROR:
             self.flush()
 
@@ -139,7 +141,8 @@ class Outlet(logging.Handler):
                 self._write(line)
 
     def _write(self, line: str) -> None:
-        lost, self._lost = self._lost, 0
+        with self._counting:
+            lost, self._lost = self._lost, 0
         if lost:
             line += f"\n{lost} lines of the log found no room and are not here"
         with suppress(OSError, ValueError):  # whoever read the log is gone: the station works on
@@ -155,6 +158,7 @@ def begin(form: str | None, environment: Mapping[str, str] = os.environ) -> None
     root = logging.getLogger()
     root.handlers = [outlet]
     root.setLevel(logging.INFO)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of its start in words for developers
     atexit.register(outlet.flush)
 
 
@@ -164,7 +168,11 @@ def _time(record: logging.LogRecord) -> str:
 
 def _value(value: object) -> str:
     text = str(value)
-    return text if text and text.isprintable() and not set(text) & set(' "=') else json.dumps(text, ensure_ascii=False)
+    return (
+        text
+        if text and text.isprintable() and not set(text) & set(' "=')
+        else _printable(json.dumps(text, ensure_ascii=False))
+    )
 
 
 def _printable(text: str) -> str:

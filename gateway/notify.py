@@ -35,13 +35,14 @@ class ServiceManager:
         """One beat. stuck: parts without progress; unready: why no alarm could be taken; status: when all is well."""
         words = "; ".join([*stuck, *unready]) or status
         told = [] if words == self._status else [f"STATUS={' '.join(words.split())}"]
-        if not self._ready and not stuck and not unready:
+        ready = self._ready or not (stuck or unready)
+        if ready and not self._ready:
             told.append("READY=1")
         if not stuck:
-            told.append("WATCHDOG=1" if self._ready else f"EXTEND_TIMEOUT_USEC={MORE_TIME_US}")
+            told.append("WATCHDOG=1" if ready else f"EXTEND_TIMEOUT_USEC={MORE_TIME_US}")
         if told and self._send("\n".join(told)):
             self._status = words
-            self._ready |= "READY=1" in told
+            self._ready = ready
 
     def stopping(self) -> None:
         """The station ends, as it was told to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -75,7 +76,10 @@ class Settings(Part):
 
 
 def load(path: Path) -> Settings:
-    """Reads and checks a settings file. Raises SettingsError."""
+    """Reads and checks a settings file. Raises SettingsError.
+
+    A systemd credential of the message key's file name stands in for that file, which then only root need be able to read.
+    """
     settings = tomlfile.load(path, Settings)
     folder = path.resolve().parent
     based = {
@@ -91,6 +95,9 @@ def load(path: Path) -> Settings:
             if (value := getattr(settings.console, name)) is not None
         }
         settings = settings.model_copy(update={"console": settings.console.model_copy(update=based)})
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and settings.message_key and (Path(credentials) / settings.message_key.name).is_file():
+        settings = settings.model_copy(update={"message_key": Path(credentials) / settings.message_key.name})
     if settings.role == "hq" and settings.message_key is None:
         message = f'{path}: headquarters needs message_key = "…": the file of its P-256 message key, in PEM'
         raise SettingsError(message)

@@ -193,6 +193,8 @@ def _light(connection: Connection, row: Row[Any], state: str) -> Moment:
         return Moment(
             latest.heard_at_ms, f"the button's last heartbeat: its light shows {LIGHT.get(stage, f'stage {stage}')}"
         )
+    if latest.heard_at_ms < row.received_at_ms:
+        return Moment(None, "no heartbeat of the button since: whether its light showed anything is not known")
     told = "nothing of it any more" if state == "closed" else "nothing of it"
     return Moment(latest.heard_at_ms, f"the button's last heartbeat: its light shows {told}")
 
