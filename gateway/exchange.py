@@ -27,6 +27,8 @@ from gateway.journal import Entry, Journal, Kept, kind_of, stage_of
 from gateway.relay import Identity, Letter
 from gateway.supervision import Silence, Supervision, Verdict
 from gateway.vocabulary import (
+    CAUSES,
+    CODES,
     REFUSAL_COUNT,
     REFUSAL_WHY,
     STAGES,
@@ -63,6 +65,11 @@ def utc_ms() -> int:
 def monotonic_ms() -> int:
     """Milliseconds of a clock that nobody sets."""
     return time.monotonic_ns() // 1_000_000
+
+
+def said(message: dict[int, Any]) -> str | None:
+    """What an alarm or an event says, in a word."""
+    return CAUSES.get(message[wire.CAUSE]) if wire.CAUSE in message else CODES.get(message.get(wire.CODE, 0))
 
 
 @dataclass(slots=True)
@@ -152,7 +159,14 @@ class Exchange:
             exact=not arrival.message.get(wire.RESUMED),
         )
         alarm = arrival.kind == wire.ALARM
-        logs.hop("received", arrival.identity, alarm=alarm, via=arrival.child, age_ms=arrival.message[wire.AGE])
+        logs.hop(
+            "received",
+            arrival.identity,
+            alarm=alarm,
+            says=said(arrival.message),
+            via=arrival.child,
+            age_ms=arrival.message[wire.AGE],
+        )
         if alarm:
             self.offer(entry)
 
@@ -345,7 +359,8 @@ class Exchange:
         """Journals an event of the station's own and relays it."""
         entry = self.own(code, subject, detail)
 
-        def committed(_: Kept) -> None:
+        def committed(kept: Kept) -> None:
+            logs.hop("committed", entry.identity, says=said(entry.message), about=subject, number=kept.id)
             self.offer(entry)
             self._notices.tell("happenings", "children")
 

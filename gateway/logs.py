@@ -6,14 +6,13 @@ room, or comes faster than anybody reads, is counted and told. No secret is ever
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
 import os
-import queue
 import sys
 import threading
 import time
+from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
@@ -101,12 +100,12 @@ class Outlet(logging.Handler):
         super().__init__()
         self._stream = stream
         self._priorities = priorities
-        self._lines: queue.Queue[str] = queue.Queue(ROOM)
+        self._lines: deque[str] = deque()
+        self._some = threading.Event()
         self._writing = threading.Lock()
-        self._lost = 0
         self._counting = threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        self._thread.start()
+        self._lost = 0
+        threading.Thread(target=self._run, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Takes one record; never waits, unless it tells of an error."""
@@ -114,40 +113,40 @@ class Outlet(logging.Handler):
         if self._priorities:
             mark = f"<{_PRIORITIES.get(record.levelno, 6)}>"
             line = "\n".join(mark + part for part in line.split("\n"))
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
+        if len(self._lines) < ROOM:
+            self._lines.append(line)
+        else:
             with self._counting:
                 self._lost += 1
+        self._some.set()
         if record.levelno >= logging.ERROR:
             self.flush()
 
     def flush(self) -> None:
         """Writes what waits, unless whoever reads the log has stopped reading."""
-        if not self._writing.acquire(timeout=PATIENCE_S):
-            return
-        try:
-            while True:
-                self._write(self._lines.get_nowait())
-        except queue.Empty:
-            pass
-        finally:
-            self._writing.release()
+        if self._writing.acquire(timeout=PATIENCE_S):
+            try:
+                self._write_all()
+            finally:
+                self._writing.release()
 
     def _run(self) -> None:
         while True:
-            line = self._lines.get()
+            self._some.wait()
+            self._some.clear()
             with self._writing:
-                self._write(line)
+                self._write_all()
 
-    def _write(self, line: str) -> None:
-        with self._counting:
-            lost, self._lost = self._lost, 0
-        if lost:
-            line += f"\n{lost} lines of the log found no room and are not here"
-        with suppress(OSError, ValueError):  # whoever read the log is gone: the station works on
-            self._stream.write(f"{line}\n")
-            self._stream.flush()
+    def _write_all(self) -> None:
+        while self._lines:
+            line = self._lines.popleft()  # only here, under the lock: what is taken is written before `flush` returns
+            with self._counting:
+                lost, self._lost = self._lost, 0
+            if lost:
+                line += f"\n{lost} lines of the log found no room and are not here"
+            with suppress(OSError, ValueError):  # whoever read the log is gone: the station works on
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
 
 
 def begin(form: str | None, environment: Mapping[str, str] = os.environ) -> None:
@@ -159,7 +158,6 @@ def begin(form: str | None, environment: Mapping[str, str] = os.environ) -> None
     root.handlers = [outlet]
     root.setLevel(logging.INFO)
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # it tells of its start in words for developers
-    atexit.register(outlet.flush)
 
 
 def _time(record: logging.LogRecord) -> str:

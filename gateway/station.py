@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from firmware import wire
-from gateway import keys, link
+from gateway import keys, link, logs
 from gateway.console.app import create_app
 from gateway.console.probes import Probes
 from gateway.exchange import Exchange, monotonic_ms, utc_ms
@@ -137,6 +137,7 @@ class Station:
         return self._stop(serving)
 
     def _stop(self, serving: threading.Thread | None) -> int:
+        logger.info("stopping")
         self._service.stopping()
         if self.console_server and serving:
             self.console_server.config.app.state.console.live.stop()  # type: ignore[union-attr]
@@ -212,6 +213,7 @@ class Station:
 
     def _parent_link(self, parent: str, up: bool) -> None:
         """A parent that hears us for the first time watches us from then on: so at once, not at the next beat."""
+        logs.hop("connected" if up else "disconnected", None, parent=parent)
         if up:
             for uplink in self.uplinks:
                 if uplink.parent.id == parent:

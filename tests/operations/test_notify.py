@@ -101,6 +101,9 @@ def test_an_abstract_socket_is_found() -> None:
 def test_a_station_tells_systemd_how_it_fares(manager: Manager, tmp_path: Path) -> None:
     world = World(buttons=())
     settings = str(world.folder / f"{HQ}.toml")
+    (world.folder / "token").write_text("3f1b8a7c5d2e9f60\n")
+    text = Path(settings).read_text(encoding="utf-8")
+    Path(settings).write_text(text.replace("[console]", '[console]\nmetrics_token = "token"'), encoding="utf-8")
     environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "JOURNAL_STREAM": "0:0"}
     command = [sys.executable, "-m", "gateway.cli", "station", "--config", settings]
     log = (tmp_path / "log").open("wb")
@@ -120,19 +123,26 @@ def test_a_station_tells_systemd_how_it_fares(manager: Manager, tmp_path: Path) 
                 wait_until(lambda: broker_told.has("READY=1"), 40, "the broker's READY")
                 wait_until(lambda: manager.has("READY=1"), 40, "the station's READY")
                 assert answer(world, "readyz") == 200
+                assert httpx.get(f"{world.url}/metrics").status_code == 401
+                shown = httpx.get(f"{world.url}/metrics", headers={"Authorization": "Bearer 3f1b8a7c5d2e9f60"})
+                assert "tocsin_ready 1.0" in shown.text
                 held_back(world, manager)
                 assert station.poll() is None, (tmp_path / "log").read_text()
                 station.send_signal(signal.SIGTERM)
                 wait_until(lambda: manager.has("STOPPING=1"), 10, "word of stopping")
                 assert station.wait(20) == 0
+                assert broker_told.has("WATCHDOG=1")  # and makes room: a socket holds ten datagrams
                 wrapper.send_signal(signal.SIGTERM)
                 assert wrapper.wait(20) == 0
-                assert broker_told.has("WATCHDOG=1") and broker_told.has("STOPPING=1")
+                assert broker_told.has("STOPPING=1")
                 broker_told.close()
         said = [
             json.loads(line.partition(">")[2]) for line in (tmp_path / "log").read_text().splitlines() if line[0] == "<"
         ]
         assert any("message" in line and line["level"] == "info" for line in said)
+        (started,) = [line for line in said if line.get("says") == "started" and line["message"] == "committed"]
+        assert (started["about"], started["id"].split("/")[0], started["kind"]) == (HQ, HQ, "event")
+        assert "3f1b8a7c5d2e9f60" not in (tmp_path / "log").read_text()
     finally:
         world.close()
 
