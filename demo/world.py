@@ -167,6 +167,7 @@ class World:
         ]
         if role == "hq":
             lines.append(f'message_key = "message-key.pem"\ndatabase = "{self._hq_database}"')
+            (self.folder / "message-key.pem").touch(mode=0o600)
             (self.folder / "message-key.pem").write_bytes(
                 self._hq_message_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             )

@@ -49,11 +49,19 @@ def _fail(message: str) -> typer.Exit:
 
 
 @app.command()
-def station(config: Config) -> None:
+def station(
+    config: Config,
+    log_format: Annotated[
+        str | None, typer.Option(help="text or json; what is right where it runs, if left out: json under systemd.")
+    ] = None,
+) -> None:
     """Run the station until it is told to stop."""
+    from gateway import logs
     from gateway.station import Station
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    if log_format not in {None, *logs.FORMATS}:
+        raise _fail("--log-format is text or json")
+    logs.begin(log_format)
     try:
         status = Station(_settings(config)).run()
     except keys.KeyFileError as error:
@@ -75,20 +83,37 @@ def broker(config: Config) -> None:
 
 
 @app.command()
-def check(config: Config) -> None:
-    """Say what is wrong with the settings and the files that they name; change nothing."""
-    settings = _settings(config)
+def check(
+    config: Config,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Also reach every parent, and hold its certificate.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what is wrong with the settings, the files that they name and this machine; change nothing.
+
+    Ends with 1 if the station can't do its work like this, else with 0.
+    """
+    from gateway.checks import run as checking
+
+    raise typer.Exit(checking.run(config, connect=connect, as_json=as_json, say=typer.echo))
+
+
+@app.command()
+def trace(
+    config: Config,
+    alarm: Annotated[str | None, typer.Argument(help="device/boot/seq, or an incident's number.")] = None,
+    last: Annotated[bool, typer.Option("--last", help="The newest alarm.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show the life of an alarm hop by hop, with times, as far as this station's journal knows it."""
+    from gateway import trace as tracing
+
     try:
-        keys.private_key(settings.identity / "key.pem")
-        name = keys.certificate(settings.identity / "cert.pem").subject.rfc4514_string()
-        if name != f"CN={settings.station}":
-            raise _fail(f"{settings.identity / 'cert.pem'}: is for {name}, but the station is {settings.station}")
-        if settings.message_key:
-            point = keys.point(keys.private_key(settings.message_key).public_key())
-            typer.echo(f"message key, for children's settings: {point.hex()}")
-    except keys.KeyFileError as error:
+        life = tracing.find(_settings(config), alarm, last=last)
+    except tracing.TraceError as error:
         raise _fail(str(error)) from error
-    typer.echo(f"{config}: in order: station {settings.station}, role {settings.role}")
+    typer.echo(tracing.as_json(life) if as_json else tracing.as_text(life))
 
 
 @app.command()

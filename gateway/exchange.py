@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from firmware import wire
-from gateway import batch, maintenance
+from gateway import batch, logs, maintenance
 from gateway.clock import Clock
 from gateway.commands import Commands
 from gateway.desk import MaintenanceRefusedError, Outcome, State
 from gateway.ingest import Arrival, Judge, RefusedError
-from gateway.journal import Entry, Heard, Journal, Kept, own_entry
+from gateway.journal import Entry, Heard, Journal, Kept, kind_of, own_entry
 from gateway.relay import Identity, Letter
 from gateway.supervision import Return, Silence, Supervision, Verdict
 from gateway.vocabulary import (
+    CAUSES,
+    CODES,
     MAINTENANCE_BY,
     MAINTENANCE_UNTIL_MS,
     MANY_COUNT,
@@ -54,6 +56,11 @@ CLOCK_SAMPLES = 12
 MOST_WAITING = (
     20_000  # writes, while the journal can't be written; what comes from children is bounded by their brokers
 )
+
+
+def said(message: dict[int, Any]) -> str | None:
+    """What an alarm or an event says, in a word."""
+    return CAUSES.get(message[wire.CAUSE]) if wire.CAUSE in message else CODES.get(message.get(wire.CODE, 0))
 
 
 @dataclass(slots=True)
@@ -90,6 +97,7 @@ class Exchange:
         self.uplinks: Sequence[Uplink] = ()
         self.send_down: Callable[[str, bytes], None] = lambda _topic, _payload: None
         self.confirm: Callable[[str], None] = lambda _child: None  # a pending child was believed
+        self.pressed: Callable[[float], None] = lambda _seconds: None  # of a press: how long until it was committed
         self.watch_lock = threading.RLock()
         self._journal = journal
         self._registry = registry
@@ -179,6 +187,14 @@ class Exchange:
             exact=not arrival.message.get(wire.RESUMED),
         )
         alarm = arrival.kind == wire.ALARM
+        logs.hop(
+            "received",
+            arrival.identity,
+            alarm=alarm,
+            says=said(arrival.message),
+            via=arrival.child,
+            age_ms=arrival.message[wire.AGE],
+        )
         if not self._take_on(arrival.identity):
             if alarm:
                 self.offer(entry)
@@ -192,6 +208,10 @@ class Exchange:
             if receipts is not None and not kept.conflict:
                 receipts.append((arrival.identity, stage))
             done()
+            lasted_ms = self.clock.utc_ms() - entry.happened_at_ms
+            logs.hop("committed", arrival.identity, alarm=alarm, number=kept.id, fresh=kept.fresh, since_ms=lasted_ms)
+            if alarm and kept.fresh and entry.exact:
+                self.pressed(lasted_ms / 1000)
             if kept.conflict:
                 self.refuse(arrival.source, "another message already has this boot and number", payload)
                 if self._hq:
@@ -200,6 +220,7 @@ class Exchange:
             # Also a repeat is answered where it came from: its sender lacks the receipt, whatever way it takes by now.
             if receipts is None:
                 self.receipt(arrival.identity, stage, arrival.child)
+            logs.hop("receipted", arrival.identity, alarm=alarm, stage=stage, to=arrival.child)
             if not offered:
                 self.offer(entry)
             if not alarm:
@@ -241,6 +262,8 @@ class Exchange:
             )
             for uplink in self.uplinks
         ]
+        for uplink in self.uplinks:
+            logs.hop("offered", entry.identity, alarm=entry.kind == wire.ALARM, parent=uplink.parent.id)
         return all(taken)
 
     def _learn(self, arrival: Arrival, happened_at_ms: int) -> None:
@@ -411,6 +434,7 @@ class Exchange:
         stage = self._journal.stage(identity)
         if stage is not None and stage > shown:
             self.receipt(identity, stage)
+            logs.hop("receipted again", identity, alarm=True, stage=stage, shown=shown)
 
     def _presence(self, arrival: Arrival) -> None:
         source, boot, seq = arrival.identity
@@ -480,28 +504,38 @@ class Exchange:
         for receipt, payload in receipts:
             source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
             identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
+            down = None
             if source == self.settings.station:
                 self._spare(parent, receipt.get(wire.MAINTAINED, []))
             if parent != self.settings.headquarters:
                 stage = min(stage, wire.AT_HQ)  # it has the message; what its operators do with it is no step of ours
             elif source != self.settings.station and stage:
-                self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
-            if stage in STATES:
-                self._moved(parent, identity, stage)
-            else:
+                down = self._route(source)
+                self.send_down(f"tocsin/1/{down}/receipt", payload)
+            if stage in STATES or len(receipts) == 1:
+                self._moved(parent, identity, stage, down)
+            else:  # of a batch, so of events
                 simple.append((identity, stage))
-        self._journal.later(lambda connection: self._journal.delivered_all(connection, parent, simple))
+        if simple:
+            now = self.clock.utc_ms()
+            self._journal.later(lambda connection: self._journal.delivered_all(connection, parent, simple, now))
 
-    def _moved(self, parent: str, identity: tuple[str, int, int], stage: int) -> None:
-        def noted(state: State | None) -> None:
+    def _moved(self, parent: str, identity: tuple[str, int, int], stage: int, down: str | None) -> None:
+        now = self.clock.utc_ms()
+
+        def note(connection: Connection) -> tuple[int | None, State | None]:
+            kind = kind_of(connection, identity)
+            return kind, self._journal.delivered(connection, parent, identity, stage, now) if kind else None
+
+        def noted(known: tuple[int | None, State | None]) -> None:
+            kind, state = known
+            if kind is not None:  # else it is a heartbeat's
+                alarm = kind == wire.ALARM
+                logs.hop("receipted by a parent", identity, alarm=alarm, parent=parent, stage=stage, passed_to=down)
             if state is not None:
                 self._notices.tell("incidents")
 
-        self._journal.later(
-            lambda connection: self._journal.delivered(connection, parent, identity, stage),
-            noted,
-            key=("delivered", parent, identity),
-        )
+        self._journal.later(note, noted, key=("delivered", parent, identity))
 
     # --------------------------------------------------------------------------------------- commands
 
@@ -539,7 +573,8 @@ class Exchange:
             return
         entry = self.own(code, subject, detail)
 
-        def committed(_: Kept) -> None:
+        def committed(kept: Kept) -> None:
+            logs.hop("committed", entry.identity, says=said(entry.message), about=subject, number=kept.id)
             self.offer(entry)
             self._notices.tell("happenings", "children")
 
@@ -557,6 +592,7 @@ class Exchange:
     def refuse(self, who: str, why: str, sample: bytes | str, count: int = 1) -> None:
         """Counts something that was turned away, and makes an event of it now and then."""
         total = self._refusals.note(who, why, self.clock.utc_ms(), sample, count)
+        logs.hop("refused", None, who=who, why=why, count=count)
         self._notices.tell("health")
         if total is not None:
             self.event(wire.REFUSAL, who[:64], {REFUSAL_WHY: why[:200], REFUSAL_COUNT: total})
@@ -592,6 +628,7 @@ class Exchange:
         identity, entry = self._journal.now(work)
         self.offer(entry)
         self.receipt(identity, STAGES[state])
+        logs.hop("step", identity, alarm=True, to=state.value, by=by, outcome=outcome, stage=STAGES[state])
         self._notices.tell("incidents", "happenings")
 
     # ---------------------------------------------------------------------------------------- memory

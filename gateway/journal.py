@@ -163,6 +163,7 @@ class Journal:
         self._news = 0  # entries since the last checkpoint, but for those that tell of checkpoints
         self._sealed_at = time.monotonic()
         self._unwritten: list[Checkpoint] = []
+        self.measured: Callable[[float], None] = lambda _seconds: None  # called with the length of each transaction
 
     def start(self) -> None:
         """Starts writing."""
@@ -313,6 +314,7 @@ class Journal:
     def _commit(self, jobs: list[_Job], *, closing: bool = False) -> None:
         results: list[tuple[_Job, Any]] = []
         refused: list[tuple[_Job, Exception]] = []
+        began = time.monotonic()
         if self._connection is None:
             self._connection = self._writer.connect()
         self._head, fresh, sealed = None, self._news, None
@@ -336,6 +338,7 @@ class Journal:
             raise
         self._put_back(later)
         self.commits += 1
+        self.measured(time.monotonic() - began)
         for job, result in results:
             try:
                 job.done(result)
@@ -441,9 +444,14 @@ class Journal:
         return Kept(number, fresh=False, conflict=conflict, stage=stage_of(connection, entry.identity) or wire.AT_HQ)
 
     def delivered(
-        self, connection: Connection, parent: str, identity: tuple[str, int, int], stage: int
+        self,
+        connection: Connection,
+        parent: str,
+        identity: tuple[str, int, int],
+        stage: int,
+        at_ms: int | None = None,
     ) -> State | None:
-        """Notes a parent's receipt. Returns the state that the incident moved to, if it did."""
+        """Notes a parent's receipt. Returns the state that the incident moved to, if it did. at_ms: when it came, UTC."""
         number = connection.execute(select(schema.journal.c.id).where(*_is(identity))).scalar()
         if number is None:
             return None
@@ -453,7 +461,7 @@ class Journal:
             .where(
                 table.c.entry == number, table.c.parent == parent, (table.c.stage.is_(None)) | (table.c.stage < stage)
             )
-            .values(stage=stage)
+            .values(stage=stage, stage_at_ms=at_ms, at_ms=func.coalesce(table.c.at_ms, at_ms))
         )
         state = STATES.get(stage)
         now = connection.execute(select(schema.incidents.c.state).where(schema.incidents.c.id == number)).scalar()
@@ -463,11 +471,18 @@ class Journal:
         return state
 
     def delivered_all(
-        self, connection: Connection, parent: str, receipts: Sequence[tuple[tuple[str, int, int], int]]
+        self, connection: Connection, parent: str, receipts: Sequence[tuple[tuple[str, int, int], int]], now_ms: int
     ) -> None:
-        """Notes receipts, (identity, stage) each, that move no incident: of stage 2 at most."""
+        """Notes receipts, (identity, stage) each, that came at `now_ms`, UTC, and move no incident: of stage 2 at most."""
         rows = [
-            {"of": parent, "its_source": source, "its_boot": boot, "its_seq": seq, "its_stage": stage}
+            {
+                "of": parent,
+                "its_source": source,
+                "its_boot": boot,
+                "its_seq": seq,
+                "its_stage": stage,
+                "now_ms": now_ms,
+            }
             for (source, boot, seq), stage in receipts
         ]
         if rows:
@@ -608,7 +623,11 @@ _DELIVERED = (
         .scalar_subquery(),
         schema.deliveries.c.stage.is_(None) | (schema.deliveries.c.stage < bindparam("its_stage")),
     )
-    .values(stage=bindparam("its_stage"))
+    .values(
+        stage=bindparam("its_stage"),
+        stage_at_ms=bindparam("now_ms"),
+        at_ms=func.coalesce(schema.deliveries.c.at_ms, bindparam("now_ms")),
+    )
 )
 
 
@@ -697,6 +716,11 @@ def _is(identity: tuple[str, int, int]) -> tuple[Any, Any, Any]:
 def _lasting(message: dict[int, Any]) -> dict[int, Any]:
     """A message without what its sender brings up to date at every sending."""
     return {field: value for field, value in message.items() if field not in {wire.AGE, wire.RESUMED}}
+
+
+def kind_of(connection: Connection, identity: tuple[str, int, int]) -> int | None:
+    """ALARM or EVENT; None: no such message is in the journal."""
+    return connection.execute(select(schema.journal.c.kind).where(*_is(identity))).scalar()
 
 
 def stage_of(connection: Connection, identity: tuple[str, int, int]) -> int | None:

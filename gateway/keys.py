@@ -51,6 +51,21 @@ def certificates(path: Path) -> list[x509.Certificate]:
         raise KeyFileError(message) from error
 
 
+def token(path: Path) -> str:
+    """The secret word in a file: one line, 16 characters or more. Raises KeyFileError."""
+    try:
+        word = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        message = f"{path}: no usable token: {error}"
+        raise KeyFileError(message) from error
+    if len(word) < 16 or not word.isprintable() or " " in word:
+        message = (
+            f"{path}: no usable token: it is one line of 16 characters or more, such as `openssl rand -hex 24` makes"
+        )
+        raise KeyFileError(message)
+    return word
+
+
 def point(key: object) -> bytes:
     """A P-256 public key as 65 bytes: 04, x, y (SEC 1 2.3.3). Raises KeyFileError for any other key."""
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
 from gateway.ways import Ways
 
@@ -40,32 +40,57 @@ class _NamedContext(ssl.SSLContext):
         return super().wrap_socket(*args, **kwargs)
 
 
+class Client(mqtt.Client):
+    """A client that tells when its thread last came round, monotonic milliseconds."""
+
+    beat_ms = 0
+
+    def beat(self, *_: object) -> None:
+        """Its thread runs."""
+        self.beat_ms = time.monotonic_ns() // 1_000_000
+
+    def loop_misc(self) -> MQTTErrorCode:
+        """What paho's thread does once a second while it is connected, and a beat."""
+        self.beat()
+        return super().loop_misc()
+
+
 def _no_delay(_client: mqtt.Client, _data: object, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or Nagle and a delayed ACK cost 40 ms a message
 
 
+def context(server: str, identity: Path) -> ssl.SSLContext:
+    """Mutual TLS with the files of `identity`, to a server whose certificate must be for the id `server`.
+
+    Raises OSError for files that can't be used.
+    """
+    made = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.server_name = server
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.load_verify_locations(identity / "ca.pem")
+    made.load_cert_chain(identity / "cert.pem", identity / "key.pem")
+    return made
+
+
 def client(
     own_id: str, server: str, identity: Path, *, keepalive_s: int, keep_session: bool, reconnect: bool = True
-) -> mqtt.Client:
+) -> Client:
     """A client that is not connected yet. keep_session: the broker queues for it while it is away."""
-    context = _NamedContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.server_name = server
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(identity / "ca.pem")
-    context.load_cert_chain(identity / "cert.pem", identity / "key.pem")
-    made = mqtt.Client(
+    made = Client(
         CallbackAPIVersion.VERSION2,
         client_id=own_id,
         clean_session=not keep_session,
         manual_ack=True,
         reconnect_on_failure=reconnect,
     )
-    made.tls_set_context(context)
+    made.tls_set_context(context(server, identity))
     made.max_inflight_messages_set(0)  # the relay has windows of its own
     made.max_queued_messages_set(0)
     made.reconnect_delay_set(min_delay=1, max_delay=3)
     made.connect_timeout = 4 if reconnect else TRY_S
     made.on_socket_open = _no_delay
+    made.on_connect_fail = made.beat
+    made.beat()
     made.keepalive = keepalive_s
     return made
 
@@ -74,7 +99,7 @@ class _Try:
     """One attempt to connect: decided once, by the broker's word or by the clock."""
 
     def __init__(self) -> None:
-        self.client: mqtt.Client | None = None
+        self.client: Client | None = None
         self.why = f"no answer within {TRY_S:g} s"
         self.over = threading.Event()
         self.stands = False
@@ -94,12 +119,12 @@ class Line:
         addresses: Sequence[tuple[str, int]],
         again_s: float,
         *,
-        make: Callable[[], mqtt.Client],
+        make: Callable[[], Client],
         up: Callable[[mqtt.Client], None],
         down: Callable[[], None],
         message: Callable[[mqtt.Client, object, mqtt.MQTTMessage], None],
     ) -> None:
-        self.client: mqtt.Client | None = None  # the one that stands
+        self.client: Client | None = None  # the one that stands
         self.address = ""  # where it stands, or stood last
         self._name = name
         self._addresses = addresses
@@ -112,11 +137,18 @@ class Line:
         self._lost: queue.SimpleQueue[mqtt.Client | None] = queue.SimpleQueue()
         self._stopping = False
         self._said: dict[int, str] = {}
+        self._stepped_ms = _now_ms()
         self._thread = threading.Thread(target=self._run, name=f"line {name}", daemon=True)
 
     def start(self) -> None:
         """Connects, and stays connected."""
         self._thread.start()
+
+    @property
+    def beat_ms(self) -> int:
+        """When the thread of the connection that stands, or of the search for one, last came round; monotonic."""
+        standing = self.client
+        return standing.beat_ms if standing is not None else self._stepped_ms
 
     def stop(self) -> None:
         """Ends the connection in order."""
@@ -137,6 +169,7 @@ class Line:
             os._exit(EX_SOFTWARE)
 
     def _step(self) -> None:
+        self._stepped_ms = _now_ms()
         way = self._ways.choose(_now_ms())
         if way is not None:
             self._attempt(way)

@@ -85,6 +85,8 @@ deliveries = Table(
     Column("parent", Text, primary_key=True),
     Column("kind", Integer, nullable=False),
     Column("stage", Integer),  # of the parent's newest receipt; 0: refused by it; null: none yet
+    Column("at_ms", Integer),  # when the parent's first receipt came, UTC
+    Column("stage_at_ms", Integer),  # when the newest one came, that of `stage`
 )
 Index(
     "deliveries_waiting",

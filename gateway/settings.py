@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -89,6 +90,7 @@ class Console(Part):
     port: Port = 8443
     certificate: Path | None = None
     key: Path | None = None
+    metrics_token: Path | None = None  # a file; without it /metrics is for this machine alone
 
 
 class Supervision(Part):
@@ -133,6 +135,11 @@ class Settings(Part):
         return self.database or self.state / "station.db"
 
     @property
+    def is_begun(self) -> bool:
+        """Whether there can be a database to look into."""
+        return not isinstance(self.store, Path) or self.store.exists()
+
+    @property
     def checkpoints(self) -> Path:
         """Where the checkpoints of the journal's hash chain are written beside the database."""
         return self.state / "station.checkpoints"
@@ -144,7 +151,10 @@ class Settings(Part):
 
 
 def load(path: Path) -> Settings:
-    """Reads and checks a settings file. Raises SettingsError."""
+    """Reads and checks a settings file. Raises SettingsError.
+
+    A systemd credential of the message key's file name stands in for that file, which then only root need be able to read.
+    """
     settings = tomlfile.load(path, Settings)
     folder = path.resolve().parent
     based = {
@@ -153,6 +163,16 @@ def load(path: Path) -> Settings:
         if (value := getattr(settings, name)) is not None
     }
     settings = settings.model_copy(update=based)
+    if settings.console:
+        based = {
+            name: folder / value
+            for name in ("certificate", "key", "metrics_token")
+            if (value := getattr(settings.console, name)) is not None
+        }
+        settings = settings.model_copy(update={"console": settings.console.model_copy(update=based)})
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if credentials and settings.message_key and (Path(credentials) / settings.message_key.name).is_file():
+        settings = settings.model_copy(update={"message_key": Path(credentials) / settings.message_key.name})
     if settings.role == "hq" and settings.message_key is None:
         message = f'{path}: headquarters needs message_key = "…": the file of its P-256 message key, in PEM'
         raise SettingsError(message)

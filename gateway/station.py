@@ -16,15 +16,18 @@ import uvicorn
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import entries, keys, link
+from gateway import entries, keys, link, logs
 from gateway.chain import Checkpoint, Sealer
 from gateway.clock import monotonic_ms, utc_ms
 from gateway.clockwatch import ClockWatch
 from gateway.console.app import create_app
+from gateway.console.probes import Probes
 from gateway.desk import Link, StorageError
 from gateway.exchange import Exchange
 from gateway.journal import Journal
+from gateway.metrics import Metrics
 from gateway.notice import NoticeBoard
+from gateway.notify import ServiceManager
 from gateway.reception import Reception
 from gateway.refusals import Refusals
 from gateway.registrar import Registrar
@@ -32,6 +35,7 @@ from gateway.registry import Registry
 from gateway.settings import VERSION
 from gateway.standing import digest, standing
 from gateway.uplink import Uplink
+from gateway.vitals import ConsoleServer, Vitals
 
 if TYPE_CHECKING:
     import paho.mqtt.client as mqtt
@@ -64,11 +68,13 @@ class Station:
         self._started = monotonic_ms()
         self.notices = NoticeBoard()
         self.refusals = Refusals()
+        self.metrics = Metrics()
         self.journal = Journal(
             settings.store,
             [parent.id for parent in settings.parents],
             Sealer(settings.station, identity_key, settings.checkpoints),
         )
+        self.journal.measured = self.metrics.journal_commit.observe
         self.registry = Registry(self.journal.readers, settings.station, message_key)
         self.exchange = Exchange(
             settings, self.journal, self.registry, self.refusals, self.notices, self.journal.next_boot()
@@ -81,6 +87,7 @@ class Station:
         self._checkpoint_told: int | None = None
         self._clocks = ClockWatch()
         self.exchange.send_down = self._send_down
+        self.exchange.pressed = self.metrics.press_to_commit.observe
         self.uplinks = [
             Uplink(
                 settings,
@@ -111,7 +118,11 @@ class Station:
         self._digests = 0
         self._ending = threading.Event()
         self._failed = False
-        self._console = self._make_console() if settings.console else None
+        self.vitals = Vitals(self)
+        self._service = ServiceManager()
+        reception = Reception(self)
+        self.metrics.watch(self, reception)
+        self.console_server = self._make_console(reception) if settings.console else None
 
     # ------------------------------------------------------------------------------------- life
 
@@ -127,9 +138,14 @@ class Station:
         self.exchange.event(wire.STATION_STARTED, self.settings.station, f"version {VERSION}")
         for uplink in self.uplinks:
             uplink.start()
+        self._client.beat()
         self._client.connect_async(self.settings.broker.address, self.settings.broker.port, keepalive=10)
         self._client.loop_start()
-        serving = threading.Thread(target=self._console.run, name="console", daemon=True) if self._console else None
+        serving = (
+            threading.Thread(target=self.console_server.run, name="console", daemon=True)
+            if self.console_server
+            else None
+        )
         if serving:
             serving.start()
         logger.info("station %s (%s) runs", self.settings.station, self.settings.role)
@@ -139,13 +155,17 @@ class Station:
                 logger.critical("the console can't be served on port %d: stopping", self._console_port())
                 return 1
             self._tick(ticks)
+            self.vitals.tick()
+            self._service.beat(stuck=self.vitals.stuck(), unready=self.vitals.unready(), status=self._status())
             ticks += 1
         return self._stop(serving)
 
     def _stop(self, serving: threading.Thread | None) -> int:
-        if self._console and serving:
-            self._console.config.app.state.console.live.stop()  # type: ignore[union-attr]
-            self._console.should_exit = True
+        logger.info("stopping")
+        self._service.stopping()
+        if self.console_server and serving:
+            self.console_server.config.app.state.console.live.stop()  # type: ignore[union-attr]
+            self.console_server.should_exit = True
             serving.join(5)
         self._client.disconnect()
         self._client.loop_stop()
@@ -241,8 +261,19 @@ class Station:
         for uplink in self.uplinks:
             uplink.heartbeat(fields)
 
+    def _status(self) -> str:
+        """All is well, in words, for the service manager."""
+        parents = ", ".join(f"{up.parent.id} {'connected' if up.connected else 'not connected'}" for up in self.uplinks)
+        return f"ready; {parents or 'no parent above'}"
+
+    @property
+    def link_beat_ms(self) -> int:
+        """When the thread of the broker's client last came round, monotonic."""
+        return self._client.beat_ms
+
     def _parent_link(self, parent: str, up: bool) -> None:
         """A parent that hears us for the first time watches us from then on: so at once, not at the next beat."""
+        logs.hop("connected" if up else "disconnected", None, parent=parent)
         if up:
             for uplink in self.uplinks:
                 if uplink.parent.id == parent:
@@ -312,14 +343,22 @@ class Station:
     def _console_port(self) -> int:
         return self.settings.console.port if self.settings.console else 0
 
-    def _make_console(self) -> uvicorn.Server:
+    def _make_console(self, reception: Reception) -> ConsoleServer:
         console = self.settings.console
         assert console is not None
         secret = self.settings.state / "console.secret"
         if not secret.exists():
             secret.touch(mode=0o600)
             secret.write_bytes(secrets.token_bytes(32))
-        app = create_app(Reception(self), secret=secret.read_bytes(), secure_cookies=console.certificate is not None)
+        probes = Probes(
+            self.vitals.stuck,
+            self.vitals.unready,
+            self.metrics.text,
+            keys.token(console.metrics_token) if console.metrics_token else None,
+        )
+        app = create_app(
+            reception, secret=secret.read_bytes(), secure_cookies=console.certificate is not None, probes=probes
+        )
         config = uvicorn.Config(
             app,
             host=console.listen,
@@ -331,7 +370,7 @@ class Station:
             timeout_graceful_shutdown=2,
             server_header=False,
         )
-        return uvicorn.Server(config)
+        return ConsoleServer(config)
 
     @property
     def uptime_s(self) -> float:

@@ -59,6 +59,7 @@ class Uplink:
         self.parent = parent
         self.connected = False
         self.answered_ms: int | None = None  # monotonic, of the parent's last receipt
+        self.beat_ms = 0  # monotonic: when the relaying thread last came round
         self._station = settings.station
         self._identity = settings.identity
         self._key = key
@@ -89,6 +90,7 @@ class Uplink:
     def start(self) -> None:
         """Takes what the journal still holds for the parent, and connects."""
         self.begin()
+        self.beat_ms = self._clock.monotonic_ms()
         self._line.start()
         self._thread.start()
 
@@ -148,6 +150,11 @@ class Uplink:
                 "heartbeat", self._seal({wire.KIND: wire.HEARTBEAT, wire.BOOT: boot, wire.SEQ: seq, **fields}), 0
             )
 
+    @property
+    def link_beat_ms(self) -> int:
+        """When the connection's thread last came round, monotonic."""
+        return self._line.beat_ms
+
     def outstanding(self) -> tuple[int, int]:
         """(alarms, events) in memory that the parent has not receipted."""
         with self._lock:
@@ -165,6 +172,7 @@ class Uplink:
     def _relay(self) -> None:
         while not self._stopping:
             self._bell.clear()
+            self.beat_ms = self._clock.monotonic_ms()
             try:
                 wait_ms = self.turn(self._clock.monotonic_ms())
             except DBAPIError as error:
@@ -251,7 +259,7 @@ class Uplink:
 
     # ------------------------------------------------------------------------------------- the client
 
-    def _client(self) -> mqtt.Client:
+    def _client(self) -> link.Client:
         made = link.client(
             self._station, self.parent.id, self._identity, keepalive_s=KEEPALIVE_S, keep_session=False, reconnect=False
         )

@@ -17,6 +17,7 @@ from gateway.console.guard import Guard
 from gateway.console.live import Live, Watchers
 from gateway.console.looks import STATIC, Looks
 from gateway.console.parts import Console, NotSignedIn, Problem, console_of, plain_page, redirect, words_of
+from gateway.console.probes import Probes
 from gateway.console.sessions import Sessions
 from gateway.console.signing import Signing
 from gateway.console.words import WORDS
@@ -24,11 +25,13 @@ from gateway.desk import Desk, StorageError
 from gateway.enrolment import RegistryRefusedError
 
 
-def create_app(desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo | None = None) -> FastAPI:
+def create_app(
+    desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo | None = None, probes: Probes | None = None
+) -> FastAPI:
     """The console of a station.
 
     secret: 16 bytes or more that only this station knows. secure_cookies: True wherever browsers come over TLS, False
-    only for a demo on localhost. zone: in which times are shown; None: the machine's. Before stopping the server call
+    only for a demo on localhost. zone: in which times are shown; None: the machine's. probes: what monitoring is told; None: all is well. Before stopping the server call
     `app.state.console.live.stop()`, or open pages keep it waiting.
     """
     console = Console(
@@ -49,7 +52,7 @@ def create_app(desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo 
     app.include_router(registry_api.router)
     app.include_router(command_api.router)
     app.include_router(child_page.router)
-    app.add_api_route("/healthz", _healthz, include_in_schema=False)
+    app.include_router((probes or Probes()).router())
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(NotSignedIn, _not_signed_in)
@@ -68,10 +71,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     live.stop()
     live.join()
-
-
-def _healthz() -> dict[str, bool]:
-    return {"ok": True}
 
 
 def _answer(request: Request, problem: Problem) -> Response:
