@@ -250,7 +250,7 @@ def maintenance(
         until_ms = None if end else end_of(until, lasts, time.time_ns() // 1_000_000)
     except ValueError as error:
         raise _fail(str(error)) from error
-    journal = Journal(settings.database, [parent.id for parent in settings.parents])
+    journal = Journal(settings.store, [parent.id for parent in settings.parents])
     boot = journal.next_boot()  # what is journaled here has an identity apart from the running station's
     journal.start()
     registry = Registry(journal.readers, settings.station, None)

@@ -18,12 +18,24 @@ from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import database, registry_log, schema
+from gateway import database, maintenance, registry_log, schema
 from gateway.chain import HASHED, Checkpoint, Finding, Verifier, written_down
 from gateway.desk import State, StorageError
 from gateway.journal import RECORD, Entry, incident, own_entry, seal
 from gateway.registry_log import Told
-from gateway.vocabulary import CAUSES, CODES, STATES, STEP_BOOT, STEP_BY, STEP_NOTE, STEP_OUTCOME, STEP_SEQ, STEPS
+from gateway.vocabulary import (
+    CAUSES,
+    CODES,
+    MAINTENANCE_BY,
+    MAINTENANCE_UNTIL_MS,
+    STATES,
+    STEP_BOOT,
+    STEP_BY,
+    STEP_NOTE,
+    STEP_OUTCOME,
+    STEP_SEQ,
+    STEPS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -360,6 +372,7 @@ def rebuild(connection: Connection, station: str, parents: Sequence[str], advanc
     """
     connection.execute(delete(schema.steps))
     connection.execute(delete(schema.incidents))
+    connection.execute(delete(schema.maintenance))
     told: list[Told] = []
     counts = {"entries": 0, "incidents": 0, "steps": 0}
     after = 0
@@ -376,6 +389,11 @@ def rebuild(connection: Connection, station: str, parents: Sequence[str], advanc
                 counts["incidents"] += 1
             elif row.source == station and message[wire.CODE] in STEPS.values():
                 counts["steps"] += _step_again(connection, row.received_at_ms, message)
+            elif row.source == station and message[wire.CODE] == wire.MAINTENANCE:
+                until_ms, by = (message[wire.DETAIL][key] for key in (MAINTENANCE_UNTIL_MS, MAINTENANCE_BY))
+                maintenance.begin(connection, message[wire.SUBJECT], until_ms, by)
+            elif row.source == station and message[wire.CODE] == wire.MAINTENANCE_ENDED:
+                maintenance.end(connection, message[wire.SUBJECT], row.received_at_ms)
             elif row.source == station and message[wire.CODE] == wire.REGISTRY_ENTRY:
                 told.append((message[wire.SUBJECT], message[wire.DETAIL]))
                 continue

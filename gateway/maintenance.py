@@ -11,10 +11,9 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects.sqlite import insert
 
 from firmware import wire
-from gateway import schema
+from gateway import database, schema
 from gateway.desk import MaintenanceRefusedError
 
 if TYPE_CHECKING:
@@ -63,9 +62,7 @@ def end_of(until: str, lasts: str, now_ms: int) -> int:
 
 def begin(connection: Connection, child: str, until_ms: int, by: str) -> None:
     """Begins a maintenance, or gives it another end."""
-    table = schema.maintenance
-    statement = insert(table).values(child=child, until_ms=until_ms, by=by)
-    connection.execute(statement.on_conflict_do_update(index_elements=["child"], set_={"until_ms": until_ms, "by": by}))
+    database.upsert(connection, schema.maintenance, {"child": child, "until_ms": until_ms, "by": by}, ["child"])
 
 
 def end(connection: Connection, child: str, now_ms: int) -> bool:

@@ -16,8 +16,8 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 
 from gateway import keys, logs, revocation, schema
-from gateway.desk import TEST_CAUSE, Link, State
 from gateway.clock import monotonic_ms, utc_ms
+from gateway.desk import TEST_CAUSE, Link, State
 from gateway.settings import VERSION
 
 if TYPE_CHECKING:

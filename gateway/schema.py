@@ -15,7 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0002"  # of the newest migration
+REVISION = "0003"  # of the newest migration
 
 Big = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows only in a column of type INTEGER
 
@@ -85,8 +85,8 @@ deliveries = Table(
     Column("parent", Text, primary_key=True),
     Column("kind", Integer, nullable=False),
     Column("stage", Integer),  # of the parent's newest receipt; 0: refused by it; null: none yet
-    Column("at_ms", Integer),  # when the parent's first receipt came, UTC
-    Column("stage_at_ms", Integer),  # when the newest one came, that of `stage`
+    Column("at_ms", Big),  # when the parent's first receipt came, UTC
+    Column("stage_at_ms", Big),  # when the newest one came, that of `stage`
 )
 Index(
     "deliveries_waiting",
@@ -180,7 +180,7 @@ maintenance = Table(  # children whose silence is no event for a while
     "maintenance",
     metadata,
     Column("child", Text, primary_key=True),
-    Column("until_ms", Integer, nullable=False),
+    Column("until_ms", Big, nullable=False),
     Column("by", Text, nullable=False),
 )
 

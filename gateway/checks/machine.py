@@ -63,7 +63,7 @@ def _people(look: Look) -> Iterator[Finding]:
                 select(func.count()).select_from(schema.people).where(schema.people.c.role == "operator")
             ).scalar()
     except DatabaseError as error:
-        yield look.say("mistake", "journal", f"{look.settings.database} can't be read: {error.orig}", "state")
+        yield look.say("mistake", "journal", f"{look.settings.store} can't be read: {error.orig}", "state")
         return
     finally:
         engine.dispose()

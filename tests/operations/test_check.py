@@ -18,10 +18,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from gateway import keys, schema
+from gateway import keys
 from gateway.checks import machine
 from gateway.checks.look import Look
 from gateway.checks.run import EX_CONFIG, everything, run
+from gateway.journal import Journal
 from gateway.settings import load
 from provisioning.pki import Authority
 from tests.parts import free_port, running
@@ -153,13 +154,13 @@ def broken_journal(place: Place) -> None:
 def clock_behind(place: Place) -> None:
     (place.folder / "state").mkdir()
     path = place.folder / "state" / "station.db"
-    engine = schema.open_database(path, writes=True)
-    schema.metadata.create_all(engine)
-    engine.dispose()
+    journal = Journal(path, [])
+    journal.start()
+    journal.stop()
     with sqlite3.connect(path) as database:
         later = int((NOW + timedelta(days=1)).timestamp() * 1000)
-        values = ("hq", 1, 1, 2, later, 1, later, b"", b"")
-        database.execute("INSERT INTO journal VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        values = ("hq", 1, 1, 2, later, 1, later, b"", b"", b"")
+        database.execute("INSERT INTO journal VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
     database.close()
 
 

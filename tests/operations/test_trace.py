@@ -25,7 +25,7 @@ class Kept:
 
     def __init__(self, folder: Path) -> None:
         self.settings = Settings(station="gw", state=folder)
-        self.journal = Journal(self.settings.database, ["hq", "rangers"])
+        self.journal = Journal(self.settings.store, ["hq", "rangers"])
         self.journal.start()
 
     def alarm(self, **more: Any) -> None:
@@ -124,6 +124,6 @@ def test_a_journal_that_is_not_there_or_damaged_is_no_traceback(tmp_path: Path) 
     settings = Settings(station="gw", state=tmp_path)
     with pytest.raises(TraceError, match="there is no journal yet"):
         find(settings, "b1/3/7")
-    settings.database.write_bytes(b"this is no database" * 100)
+    Path(settings.store).write_bytes(b"this is no database" * 100)
     with pytest.raises(TraceError, match="can't be read"):
         find(settings, "b1/3/7")
