@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo provision-demo bench-setup test lint format bench screenshots lock clean setup-demo setup-bench setup-test
+.PHONY: help demo provision-demo bench-setup test lint format bench simulate soak screenshots lock clean setup-demo setup-bench setup-test
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,8 +32,14 @@ format: setup-test ## put the code into the house style
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-bench: setup-test ## measure, and write docs/benchmarks.md
-	@exec $(RUN) -m tests.bench $(ARGS)
+bench: setup-test ## measure; ONLY=backlog measures one part, ARGS=--write writes docs/benchmarks.md
+	@exec $(RUN) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+simulate: setup-test ## the whole system under simulated faults: SCHEDULES=100000 SEED=0; one of them in words: STORY=n
+	@exec $(RUN) -m tests.simulation $(if $(STORY),--story --seed $(STORY),--schedules $(or $(SCHEDULES),100000) --seed $(or $(SEED),0))
+
+soak: setup-test ## random kills, freezes and cuts of the real processes for MINUTES=10
+	@exec $(RUN) -m tests.faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 screenshots: setup-test ## make the README's pictures again
 	@exec $(RUN) -m tests.browser.screenshots

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import insert
 
 from demo.button import Button
 from demo.process import Keeper, Process, wait_until
@@ -123,8 +123,11 @@ class World:
         console_port: int | None = None,
         uplink_port: int | None = None,
         authority: Issuer | None = None,
+        hq_database: str = "",
     ) -> None:
         """uplink_port: where the site reaches headquarters' broker, if not directly (a test's own link).
+
+        hq_database: PostgreSQL's URL, if headquarters' database is not a file.
 
         authority: whose identities the stations have, if not those of a throw-away one.
         """
@@ -139,6 +142,7 @@ class World:
         hq_port, site_port, hq_console, site_console = free_ports(4)
         self.hq_port, self.site_port = hq_port, site_port
         self.hq_console, self.site_console = console_port or hq_console, site_console
+        self._hq_database = hq_database
         self._hq_message_key = ec.generate_private_key(ec.SECP256R1())
         self.hq_message_point = keys.point(self._hq_message_key.public_key())
         self.identities: dict[str, Identity] = {}
@@ -189,7 +193,8 @@ class World:
             'revoked = "revoked.pem"',
         ]
         if role == "hq":
-            lines.append('message_key = "message-key.pem"')
+            lines.append(f'message_key = "message-key.pem"\ndatabase = "{self._hq_database}"')
+            (self.folder / "message-key.pem").touch(mode=0o600)
             (self.folder / "message-key.pem").write_bytes(
                 self._hq_message_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             )
@@ -231,13 +236,16 @@ class World:
         for station in (HQ, SITE):
             points = {name: keys.point(one.certificate.public_key()) for name, one in self.identities.items()}
             mine = [{**row, "point": points[row["id"]]} for row in rows if row["id"] != station]
-            journal = Journal(self.folder / station / "state" / "station.db", [])
+            journal = Journal(self._store(station), [])
             journal.start()
             journal.now(lambda connection: _enter_site(connection, entrances))
             if mine:
                 journal.now(lambda connection, mine=mine: connection.execute(insert(schema.children), mine) and None)  # type: ignore[misc]
             journal.now(lambda connection: connection.execute(insert(schema.people), [person]) and None)
             journal.stop()
+
+    def _store(self, station: str) -> Path | str:
+        return (self._hq_database if station == HQ else "") or self.folder / station / "state" / "station.db"
 
     def enrol_button(self, device: str) -> None:
         """Enrols one more button, whose identity was issued, at the running headquarters."""
@@ -248,7 +256,7 @@ class World:
             "site": SITE_NAME[0],
             "entrance": device,
         }
-        journal = Journal(self.folder / HQ / "state" / "station.db", [])
+        journal = Journal(self._store(HQ), [])
         journal.start()
         journal.now(lambda connection: connection.execute(insert(schema.children), [row]) and None)
         journal.stop()

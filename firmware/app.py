@@ -21,10 +21,15 @@ from firmware.session import Session
 
 BEAT_MS = 5000
 FEED_MS = 1000
+RESTART_MS = 200  # longer than a contact that has just closed needs to be believed
 UNSAMPLED_MS = 5000  # a TLS handshake's arithmetic pauses everything for up to 1.2 s
 SETTLED_MS = loop.LINE_MS + 200  # what the contacts are has been seen for long enough
 BAD_SETTINGS = 78  # EX_CONFIG of sysexits.h
 IDENTITY = "identity"
+
+
+class Restart(Exception):  # noqa: N818
+    """Headquarters asked for it: no fault."""
 
 
 class Bell:
@@ -91,20 +96,19 @@ async def _test_lamps(button, board) -> None:
 
 
 async def _show(button, board, clock, bell) -> None:
-    signal = button.settings.signal
     await _test_lamps(button, board)
     shown = led = None
     step = until_ms = 0
     while True:
         now_ms = clock.ms()
         light = button.light()
-        steps = indicator.steps(light, button.nobody_for_ms(), signal)
+        steps = indicator.steps(light, button.nobody_for_ms(), button.settings.signal)
         if light != shown:
             shown = light
             step = 0
             until_ms = now_ms + steps[0][1]
             board.tell("light", light)
-            asyncio.create_task(_play(board, indicator.sound(light, signal)))
+            asyncio.create_task(_play(board, indicator.sound(light, button.settings.signal)))
         elif now_ms >= until_ms:
             step = (step + 1) % len(steps)
             until_ms = now_ms + steps[step][1]
@@ -137,6 +141,16 @@ async def _feed(button, board) -> None:
             raise RuntimeError("the loops are not read any more")
         board.feed()
         await asyncio.sleep_ms(FEED_MS)
+
+
+async def _restart(button, bell) -> None:
+    """Starts again when it is asked to, unless an alarm comes first."""
+    while True:
+        await bell.wait(None)
+        await asyncio.sleep_ms(RESTART_MS)
+        if button.commands.may_restart():
+            raise Restart
+        button.commands.kept_from_restart()
 
 
 async def _introduce(button, door) -> None:
@@ -177,7 +191,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
     clock = Clock()
     store = Outbox(flash, lambda sentence: door.tell("error", sentence))
     faults.boot = store.boot
-    to_send, to_show = Bell(), Bell()
+    to_send, to_show, to_restart = Bell(), Bell(), Bell()
 
     def wake() -> None:
         to_send.ring()
@@ -196,7 +210,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
     )
     button.session.urgent = bool(button.latch.unconfirmed())
     chooser = _chooser(told, board, flash, door, button)
-    button.commands = Commands(told, key, flash, button, chooser)
+    button.commands = Commands(told, key, flash, button, chooser, restart=to_restart.ring)
     told_of_renewal = lambda done, number, text: button.commands.answer(done, number, wire.RENEW, text)  # noqa: E731
     complain = lambda sentence: door.tell("error", sentence)  # noqa: E731
     button.renewal = renewal.Renewal(told.id, flash, Flash(IDENTITY), told_of_renewal, complain)
@@ -207,6 +221,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
     fault = faults.last()
     if fault:
         button.add_event(clock.ms(), wire.FAULTED, None, fault[:200])
+    button.commands.resume()
     await asyncio.gather(
         _watch(button, board),
         _feed(button, board),
@@ -215,6 +230,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         _beat(button),
         _chirp(button, board),
         _introduce(button, door),
+        _restart(button, to_restart),
         board.run(),
         renewal.run(button.renewal, button),
         *([wifi.run(chooser, button.radio, button)] if chooser else []),
@@ -253,6 +269,8 @@ def main() -> None:
         door.tell("error", "identity or hq_message_key: %s" % fault)
         door.give_up(BAD_SETTINGS)
         return
+    except Restart:
+        door.tell("restarting", "headquarters asked for it")
     except Exception as problem:  # noqa: BLE001 - whatever it is, the answer is to say so and to start again
         door.tell("error", "%s: %s" % (type(problem).__name__, problem))
         if faults:

@@ -8,7 +8,9 @@ import time
 
 from firmware import health, indicator, latch, loop, outbox, settings, window, wire
 
-SUPERVISED_MS = 25_000  # how long one answer of headquarters counts
+PROVED_MS = 90_000  # how long headquarters' own answer counts: so long can a stolen gateway pretend
+WAY_MS = 25_000  # how long that answer shows, too, that the way to headquarters works
+SAID_MS = 15_000  # how long the gateway's word for the way counts: it has proof that is at most 10 s old
 BEATS = 8  # heartbeats whose receipt still counts
 STUCK_MS = 600_000  # a button that is still pressed after this wants somebody to reset it
 MINUTE_MS = 60_000
@@ -51,7 +53,8 @@ class Button:
         self._held = False
         self._beats = []
         self._beaten = 0
-        self._supervised_until_ms = None
+        self._proved_until_ms = 0
+        self._way_until_ms = 0
         self._identify_until_ms = 0
         self._room_ms = MINUTE_MS  # a press takes its part of a minute, and time gives it back
         self._room_at_ms = 0
@@ -127,6 +130,17 @@ class Button:
                 self._chatters = True
                 self.add_event(since_ms, wire.CONTACT_CHATTERS)
             return
+        how = _HOW[contacts] if self.settings.contacts == settings.BOTH else wire.BOTH_CONTACTS
+        self._raise_alarm(cause, how, since_ms)
+
+    def test(self) -> tuple:
+        """Raises a test alarm, as a press would; its (boot, seq)."""
+        self._raise_alarm(wire.TEST, wire.BOTH_CONTACTS, self.clock.ms())
+        newest = self.latch.newest(True)
+        self._wake()
+        return newest.boot, newest.seq
+
+    def _raise_alarm(self, cause: int, how: int, since_ms: int) -> None:
         unconfirmed = self.latch.unconfirmed()
         if len(unconfirmed) >= outbox.MAX_ALARMS:
             tests = [alarm for alarm in unconfirmed if alarm.cause == wire.TEST]
@@ -137,7 +151,6 @@ class Button:
                 return
             self._forget(tests[0])  # no alarm stands behind a test
         boot, seq = self.outbox.number()
-        how = _HOW[contacts] if self.settings.contacts == settings.BOTH else wire.BOTH_CONTACTS
         alarm = latch.Alarm(boot, seq, since_ms, cause, how)
         self.latch.add(alarm)
         self.session.urgent = True
@@ -358,8 +371,10 @@ class Button:
                 self._store(self.outbox.keep_alarm, alarm, self.clock.ms())
             self.session.urgent = bool(self.latch.unconfirmed())
             self.board.tell("alarm", list(number), stage=stage)
+            if self.commands is not None and stage >= wire.AT_HQ:
+                self.commands.arrived(number)
         elif stage < wire.AT_HQ:
-            return
+            self._vouched(number)
         elif number in self.outbox.events:  # what was sent is among the oldest
             self._store(self.outbox.remove_event, number)
             self.window.done(number)
@@ -375,19 +390,33 @@ class Button:
         for n, (beat, sent_ms) in enumerate(self._beats):
             if beat == number:
                 del self._beats[: n + 1]
-                if not self.supervised_for_ms():
-                    self.board.tell("supervised", True)
                 self.proved_ms = sent_ms
-                self._supervised_until_ms = sent_ms + SUPERVISED_MS
+                self._supervised(sent_ms + PROVED_MS, sent_ms + WAY_MS)
                 return
+
+    def _vouched(self, number: tuple) -> None:
+        """The gateway heard a heartbeat and says that its way to headquarters works: no more than its word."""
+        for beat, sent_ms in self._beats:
+            if beat == number:
+                self._supervised(self._proved_until_ms, sent_ms + SAID_MS)
+                return
+
+    def _supervised(self, proved_until_ms: int, way_until_ms: int) -> None:
+        was = self.supervised_for_ms()
+        self._proved_until_ms = max(self._proved_until_ms, proved_until_ms)
+        self._way_until_ms = max(self._way_until_ms, way_until_ms)
+        if not was and self.supervised_for_ms():
+            self.board.tell("supervised", True)
 
     # -------------------------------------------------------------------------------------------- the lights
 
     def supervised_for_ms(self) -> int:
-        """How long headquarters' last answer still counts; 0 when it does not."""
-        if self._supervised_until_ms is None:
-            return 0
-        return max(0, self._supervised_until_ms - self.clock.ms())
+        """How long the light may say that headquarters would hear a press; 0 when it may not.
+
+        Two things must hold: headquarters itself answered lately, which nobody in between can make up; and the way to
+        it works now, which the gateway knows sooner.
+        """
+        return max(0, min(self._proved_until_ms, self._way_until_ms) - self.clock.ms())
 
     def identify(self, for_ms: int) -> bool:
         """Shows which button this is. False, and nothing is shown: the light belongs to an open alarm."""

@@ -5,12 +5,19 @@ last one of its code, which is in flash: whoever kept an old one can't play it a
 headquarters has the answer it repeats the command, and a repeat changes nothing. The answer is an event, so it arrives.
 """
 
-from firmware import settings, wire
+from firmware import configuration, settings, wire
 
 IDENTIFY_MS = 10_000
 LONGEST_ANSWER = 200  # letters
 
-_NAMES = {wire.IDENTIFY: "identify", wire.WIFI: "wifi", wire.RENEW: "certificate"}
+_NAMES = {
+    wire.IDENTIFY: "identify",
+    wire.WIFI: "wifi",
+    wire.TEST_ALARM: "test",
+    wire.REBOOT: "reboot",
+    wire.CONFIGURE: "configuration",
+    wire.RENEW: "certificate",
+}
 _LONGEST = 112  # octets of a detail: as long for every network, so that its length says nothing of the password
 
 
@@ -39,9 +46,12 @@ def unpacked(octets: bytes) -> tuple:
 
 
 class Commands:
-    """Takes commands for one button. `wifi`: a wifi.Wifi, or None on a board without a radio."""
+    """Takes commands for one button. `wifi`: a wifi.Wifi, or None on a board without a radio.
 
-    def __init__(self, told, key: bytes, flash, button, wifi, cipher=aes) -> None:
+    restart() asks for a restart, before which `may_restart` is asked once more.
+    """
+
+    def __init__(self, told, key: bytes, flash, button, wifi, cipher=aes, restart=None) -> None:
         self._id = told.id
         self._hq = told.hq
         self._key = key
@@ -49,12 +59,16 @@ class Commands:
         self._button = button
         self._wifi = wifi
         self._cipher = cipher
+        self._restart = restart
+        self._configuration = configuration.Configuration(told, flash, lambda text: button.board.tell("error", text))
+        self._tests = {}  # (boot, seq) of a test alarm -> (number of its command, when it was raised)
         self._doing = {}  # code -> number of the command that is being carried out
 
     def received(self, payload: bytes) -> None:
         """A command from the broker. Raises WireError for what is not to be believed, and does nothing then."""
         message = self._read(payload)
         number, code = (message[wire.BOOT], message[wire.SEQ]), message[wire.CODE]
+        again = self._last(code)[0] == number  # it was cut short by a restart
         if not self._is_to_do(number, code):
             return
         self._button.board.tell("command", _NAMES.get(code, code), number=list(number))
@@ -63,6 +77,12 @@ class Commands:
             self._identify(number)
         elif code == wire.WIFI:
             self._change_network(number, message.get(wire.DETAIL))
+        elif code == wire.TEST_ALARM:
+            self._test(number, again)
+        elif code == wire.REBOOT:
+            self._reboot(number, again)
+        elif code == wire.CONFIGURE:
+            self._configure(number, message.get(wire.DETAIL))
         elif code == wire.RENEW:
             self._renew(number, message.get(wire.DETAIL))
         else:
@@ -141,6 +161,71 @@ class Commands:
             self.answer(True, number, wire.IDENTIFY, text)
         else:
             self.answer(False, number, wire.IDENTIFY, "an alarm is open, and its lamp shows nothing else meanwhile")
+
+    def _test(self, number: tuple, again: bool) -> None:
+        """The end-to-end proof: answered when headquarters' receipt for the test alarm is here."""
+        alarms = self._button.latch.alarms
+        tests = [alarm for alarm in alarms if alarm.cause == wire.TEST]
+        if len(tests) < len(alarms):
+            self.answer(False, number, wire.TEST_ALARM, "an alarm is open: nothing is tested meanwhile")
+        elif again and tests:  # raised before the restart
+            self._tests[(tests[-1].boot, tests[-1].seq)] = (number, tests[-1].happened_ms)
+            if tests[-1].stage >= wire.AT_HQ:
+                self.arrived((tests[-1].boot, tests[-1].seq))
+        else:
+            began_ms = self._button.clock.ms()
+            self._tests[self._button.test()] = (number, began_ms)
+
+    def arrived(self, alarm: tuple) -> None:
+        """Headquarters' receipt for an alarm, (boot, seq), is here: if a command asked for it, it is answered."""
+        number, began_ms = self._tests.pop(alarm, (None, 0))
+        if number:
+            took_ms = self._button.clock.ms() - began_ms
+            text = "headquarters' receipt for the test alarm was here after %d ms" % took_ms
+            self.answer(True, number, wire.TEST_ALARM, text)
+
+    def may_restart(self) -> bool:
+        """Whether nothing is lost by a restart now: no alarm is open, and nobody presses."""
+        return self._button.latch.least() is None and not self._button.loops.pressed
+
+    def _reboot(self, number: tuple, again: bool) -> None:
+        if again:
+            self._started_again(number)
+        elif self.may_restart() and self._restart:
+            self._restart()
+        else:
+            self.answer(False, number, wire.REBOOT, "an alarm is open: it does not start again meanwhile")
+
+    def kept_from_restart(self) -> None:
+        """An alarm came between the command and the restart."""
+        number = self._doing.get(wire.REBOOT)
+        if number:
+            self.answer(False, number, wire.REBOOT, "an alarm came first: it did not start again")
+
+    def resume(self) -> None:
+        """Call once at the start: answers the command that made it."""
+        number, answer = self._last(wire.REBOOT)
+        if number and not answer:
+            try:
+                self._started_again(number)
+            except wire.WireError as problem:
+                self._button.board.tell("error", str(problem))
+
+    def _started_again(self, number: tuple) -> None:
+        button = self._button
+        text = "it started again: start %d, reset cause %d" % (button.outbox.boot, button.board.reset_cause)
+        self.answer(True, number, wire.REBOOT, text)
+
+    def _configure(self, number: tuple, detail) -> None:
+        try:
+            changes = configuration.unpacked(detail)
+            self._configuration.change(changes)
+        except (wire.WireError, settings.SettingsFault) as problem:
+            self.answer(False, number, wire.CONFIGURE, "nothing was changed: %s" % problem)
+        except OSError as problem:
+            self.answer(False, number, wire.CONFIGURE, "nothing was changed, the flash fails: %s" % problem)
+        else:
+            self.answer(True, number, wire.CONFIGURE, "it has %s from now on" % configuration.told(changes))
 
     def _change_network(self, number: tuple, detail) -> None:
         if self._wifi is None:

@@ -58,10 +58,15 @@ class Settings:
         self.hq_message_key = _point(values["hq_message_key"])
         self.wifi = _networks(values.get("wifi", []))
         self.contacts = _one_of(values, "contacts", CONTACTS)
-        self.signal = _one_of(values, "signal", SIGNALS)
-        self.alarms_per_minute = values.get("alarms_per_minute", ALARMS_PER_MINUTE)
-        if type(self.alarms_per_minute) is not int or not 4 <= self.alarms_per_minute <= 6000:
-            raise SettingsFault("alarms_per_minute must be a whole number from 4 to 6000.")
+        self.signal, self.alarms_per_minute = changeable(values)
+
+
+def changeable(values: dict) -> tuple:
+    """(signal, alarms_per_minute): what headquarters may change over the air. Raises SettingsFault."""
+    rate = values.get("alarms_per_minute", ALARMS_PER_MINUTE)
+    if type(rate) is not int or not 4 <= rate <= 6000:
+        raise SettingsFault("alarms_per_minute must be a whole number from 4 to 6000.")
+    return _one_of(values, "signal", SIGNALS), rate
 
 
 def _one_of(values: dict, name: str, choices: tuple) -> str:

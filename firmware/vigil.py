@@ -2,11 +2,11 @@
 
 A half-open link swallows everything and never fails by itself, so silence is judged: something that the broker must
 answer is always on its way soon enough, and an answer that is late ends the link. At rest that takes at most
-PING_MS + TRUST_MS (7 s); while an alarm is unconfirmed, URGENT_TRUST_MS (2 s) from the alarm's own sending.
+PING_MS + TRUST_MS (8 s); while an alarm is unconfirmed, URGENT_TRUST_MS (2 s) from the alarm's own sending.
 """
 
 PING_MS = 3000  # after this long without a word from the broker, ask for one
-TRUST_MS = 4000  # an answer may take this long
+TRUST_MS = 5000  # an answer may take this long: over a link that loses much, it is repeated until then
 URGENT_PING_MS = 1000
 URGENT_TRUST_MS = 2000
 

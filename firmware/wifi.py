@@ -19,7 +19,7 @@ JOIN_MS = 20_000
 TRIAL_MS = 45_000  # joining, connecting and headquarters' answer together
 LOST_MS = 20_000  # without a session; doubled with every round of all networks
 SILENT_MS = 120_000  # with a session, but without headquarters; likewise
-FRESH_MS = 25_000  # headquarters' answer counts for so long
+FRESH_MS = 90_000  # headquarters' answer, of which there is one a minute, counts for so long
 CABLE_AGAIN_MS = 600_000
 
 JOINED = "joined"

@@ -17,8 +17,10 @@ except ImportError:
 
 MAX_ENVELOPE = 1024  # bytes of a child's envelope
 MAX_FRAME = 2048  # bytes of a frame: an envelope, its hops and the frame's own header
+MAX_BATCH = 8000  # bytes of a batch: several envelopes between two stations
 DEPTH = 4  # maps and arrays within one another
 MAX_ITEMS = 64  # entries of one map or array
+MAX_NAMED = 32  # children named in one DIGEST or MAINTAINED
 
 # Fields of a payload.
 KIND = 0
@@ -36,6 +38,7 @@ DEVICE = 11
 STATE = 12
 ENVELOPE = 13
 HOPS = 14
+LETTERS = 15
 LOOP = 20
 TAMPER = 21
 BATTERY = 22
@@ -54,6 +57,8 @@ ONLINE = 34
 REFUSED = 35
 DISK = 36
 STORAGE = 37  # 0: what must survive a power cut is kept; 1: the flash cannot be written
+DIGEST = 38  # of a station's children: [how many exceptions are not named, [[child, CHILD_LATE or worse], …]]
+MAINTAINED = 39  # in an answer to a station: [[child, for how many seconds its silence is no event], …]
 HEAP_LEAST = 45
 
 # KIND
@@ -64,6 +69,7 @@ RECEIPT = 4
 COMMAND = 5
 FRAME = 6
 PRESENCE = 7
+BATCH = 8
 
 # CAUSE of an alarm
 HOLD_UP = 1
@@ -83,7 +89,7 @@ ACKNOWLEDGED = 3
 RESPONDING = 4
 CLOSED = 5
 
-# CODE of an event. A button's own: below 16. A station's: 16 to 31. Steps of an incident: 32 and up.
+# CODE of an event. A button's own: below 16. A station's: 16 to 31, 40 and up. Steps of an incident: 32 to 39.
 STARTED = 1
 LOOP_CUT = 2
 LOOP_SHORTED = 3
@@ -114,11 +120,23 @@ STEP_ACKNOWLEDGED = 32
 STEP_RESPONDING = 33
 STEP_ON_SCENE = 34
 STEP_CLOSED = 35
+# Of a station again: 40 and up.
+MANY_SILENT = 40
+MANY_BACK = 41
+MAINTENANCE = 42
+MAINTENANCE_ENDED = 43
+STORAGE_RESTORED = 56  # DETAIL: what was wrong, and for how long
+CLOCK_JUMPED = 57  # DETAIL: by how much
+CHECKPOINT = 58  # of the journal's hash chain
+REGISTRY_ENTRY = 59  # some fields of a child's entry as they are now; journaled, never relayed
 SITE_CHANGED = 48
 
 # CODE of a command
 IDENTIFY = 1
 WIFI = 2
+TEST_ALARM = 3
+REBOOT = 4
+CONFIGURE = 5
 RENEW = 16
 
 # Entries of DETAIL of COMMAND_DONE and COMMAND_FAILED: which command, and a sentence
@@ -132,6 +150,12 @@ LOOP_PRESSED = 1
 LOOP_IS_CUT = 2
 LOOP_IS_SHORTED = 3
 LOOP_IS_FAULTY = 4
+
+# State of a child that a DIGEST names; one that it doesn't name is well
+CHILD_LATE = 1
+CHILD_OFFLINE = 2
+CHILD_FAULTY = 3
+CHILD_TAMPERED = 4
 
 # SUPPLY, as a heartbeat states it
 ON_BATTERY = 0
@@ -402,13 +426,13 @@ def _octets(octets, at: int) -> tuple:
     return bytes(octets[at : at + n]), at + n
 
 
-def unseal(octets) -> Envelope:
+def unseal(octets, longest: int = MAX_FRAME) -> Envelope:
     """Takes an envelope apart and checks its form, its fields' types and ranges; the MAC is *not* checked here.
 
-    Raises WireError for anything that `seal` could not have made.
+    Raises WireError for anything that `seal` could not have made, or that is longer than `longest` bytes.
     """
-    if len(octets) > MAX_FRAME:
-        raise WireError("the message is longer than %d bytes" % MAX_FRAME)
+    if len(octets) > longest:
+        raise WireError("the message is longer than %d bytes" % longest)
     if len(octets) < 2 or octets[0] != _COSE_MAC0 or octets[1] != 0x84:
         raise WireError("this is not a COSE_Mac0 message")
     protected, at = _octets(octets, 2)
@@ -437,7 +461,7 @@ def message_of(payload: bytes) -> dict:
     message = decode(payload)
     if not isinstance(message, dict):
         raise WireError("the payload is not a map")
-    _check(message)
+    check(message)
     return message
 
 
@@ -460,6 +484,7 @@ _REQUIRED = {
     COMMAND: (BOOT, SEQ, DEVICE, CODE),
     FRAME: (ENVELOPE, HOPS),
     PRESENCE: (BOOT, SEQ, STATE),
+    BATCH: (LETTERS,),
 }
 _BOUND = {
     BOOT: _UINT32,
@@ -488,14 +513,26 @@ _BOUND = {
     DISK: _UINT53,
     STORAGE: 255,
 }
-_TYPE = {SUBJECT: str, DEVICE: str, ENVELOPE: bytes, HOPS: list, SHOWN: list, FIRMWARE: str, RSSI: int}
+_TYPE = {
+    SUBJECT: str,
+    DEVICE: str,
+    ENVELOPE: bytes,
+    HOPS: list,
+    LETTERS: list,
+    SHOWN: list,
+    FIRMWARE: str,
+    RSSI: int,
+    DIGEST: list,
+    MAINTAINED: list,
+}
 
 
 def _is_number(value, bound: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= bound
 
 
-def _check(message: dict) -> None:
+def check(message: dict) -> None:
+    """Whether a message has the fields of its kind, each of its type and range. Raises WireError."""
     kind = message.get(KIND)
     if isinstance(kind, bool) or not isinstance(kind, int) or kind not in _REQUIRED:
         raise WireError("the kind is unknown")
@@ -513,6 +550,8 @@ def _check(message: dict) -> None:
         for hop in message[HOPS]:
             if not isinstance(hop, list) or len(hop) != 2 or not is_id(hop[0]) or not _is_number(hop[1], _UINT53):
                 raise WireError("a hop is not [station, milliseconds]")
+    if LETTERS in message and not all([isinstance(letter, bytes) for letter in message[LETTERS]]):
+        raise WireError("a batch holds something else than byte strings")
     if SHOWN in message:
         for shown in message[SHOWN]:
             if not isinstance(shown, list) or len(shown) != 3 or not all([_is_number(n, _UINT32) for n in shown]):
@@ -521,3 +560,19 @@ def _check(message: dict) -> None:
         raise WireError("the rssi is not in dBm")
     if DEVICE in message and not is_id(message[DEVICE]):
         raise WireError("the device is not an id")
+    if DIGEST in message:
+        digest = message[DIGEST]
+        if len(digest) != 2 or not _is_number(digest[0], _UINT32) or not _are_named(digest[1], 255):
+            raise WireError("the digest is not [number, [[child, state], ...]]")
+    if MAINTAINED in message and not _are_named(message[MAINTAINED], _UINT32):
+        raise WireError("what is under maintenance is not [[child, seconds], ...]")
+
+
+def _are_named(named, bound: int) -> bool:
+    """Whether it is a list of at most MAX_NAMED [child, number from 0 to `bound`]."""
+    if not isinstance(named, list) or len(named) > MAX_NAMED:
+        return False
+    for one in named:
+        if not isinstance(one, list) or len(one) != 2 or not is_id(one[0]) or not _is_number(one[1], bound):
+            return False
+    return True

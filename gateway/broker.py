@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from gateway import keys, sealing
+from gateway.notify import ServiceManager
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
@@ -183,6 +184,7 @@ def run(settings: Settings) -> int:
     opened = _opened_key(settings)
     configuration = write_configuration(settings, Path(f"/proc/self/fd/{opened}") if opened is not None else None)
     watch = Watch(settings.station)
+    service = ServiceManager()
     ending: list[int] = []
     signal.signal(signal.SIGTERM, lambda *_: ending.append(1))
     signal.signal(signal.SIGINT, lambda *_: ending.append(1))
@@ -200,9 +202,10 @@ def run(settings: Settings) -> int:
         )
         os.close(writer)
         (settings.state / "mosquitto.pid").write_text(str(process.pid), encoding="utf-8")
-        status = _follow(process, reader, watch, settings, ending, listed)
+        status = _follow(process, reader, watch, settings, ending, listed, service)
         os.close(reader)
         if status is not None:
+            service.stopping()
             return status
 
 
@@ -228,13 +231,14 @@ def _follow(
     settings: Settings,
     ending: list[int],
     listed: int | None,
+    service: ServiceManager,
 ) -> int | None:
     """Reads the broker's log until it ends. None: it was ended because the revocation list changed."""
     os.set_blocking(reader, False)
     rest = b""
     news = True
-    told = 0.0
-    restarting = False
+    told = beat = 0.0
+    restarting = listening = False
     certificate = settings.identity / "cert.pem"
     certified = _changed_at(certificate)
     tail: list[str] = []
@@ -248,10 +252,14 @@ def _follow(
             for line in lines:
                 text = line.decode(errors="replace")
                 news |= watch.line(text)
+                listening |= text.startswith("mosquitto version ") and text.endswith(" running")
                 tail = [*tail[-5:], text]
         if news and time.monotonic() - told > 0.5:
             watch.write(settings.refusals)
             told, news = time.monotonic(), False
+        if time.monotonic() - beat > 1 and process.poll() is None:
+            beat = time.monotonic()
+            service.beat(stuck=[], unready=[] if listening else ["mosquitto starts"], status="mosquitto listens")
         if octets == b"" or (octets is None and process.poll() is not None):
             status = process.wait()
             if restarting:

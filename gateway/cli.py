@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from sqlalchemy import Table
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DBAPIError
 
 from firmware.wire import is_id
 from gateway import broker as broker_room
-from gateway import enrolment, keys, keys_cli, schema, sealing, shell, site_cli, technicians
+from gateway import database, enrolment, journal_cli, keys, keys_cli, schema, shell, site_cli, technicians
+from gateway.desk import MaintenanceRefusedError, StorageError
+from gateway.journal import EX_IOERR
 from gateway.registry import password_hash
 from gateway.settings import Settings, SettingsError, load
 
 app = typer.Typer(no_args_is_help=True, help="Run and look after a Tocsin station.")
+app.add_typer(journal_cli.app, name="journal")
 app.add_typer(site_cli.app, name="site")
 app.add_typer(keys_cli.app, name="keys")
 if TYPE_CHECKING:
@@ -46,15 +49,26 @@ def _fail(message: str) -> typer.Exit:
 
 
 @app.command()
-def station(config: Config) -> None:
+def station(
+    config: Config,
+    log_format: Annotated[
+        str | None, typer.Option(help="text or json; what is right where it runs, if left out: json under systemd.")
+    ] = None,
+) -> None:
     """Run the station until it is told to stop."""
+    from gateway import logs
     from gateway.station import Station
 
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    if log_format not in {None, *logs.FORMATS}:
+        raise _fail("--log-format is text or json")
+    logs.begin(log_format)
     try:
         status = Station(_settings(config)).run()
     except keys.KeyFileError as error:
         raise _fail(str(error)) from error
+    except StorageError as error:
+        logging.getLogger(__name__).critical("%s", error)
+        raise typer.Exit(EX_IOERR) from error
     raise typer.Exit(status)
 
 
@@ -69,21 +83,37 @@ def broker(config: Config) -> None:
 
 
 @app.command()
-def check(config: Config) -> None:
-    """Say what is wrong with the settings and the files that they name; change nothing."""
-    settings = _settings(config)
+def check(
+    config: Config,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Also reach every parent, and hold its certificate.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what is wrong with the settings, the files that they name and this machine; change nothing.
+
+    Ends with 1 if the station can't do its work like this, else with 0.
+    """
+    from gateway.checks import run as checking
+
+    raise typer.Exit(checking.run(config, connect=connect, as_json=as_json, say=typer.echo))
+
+
+@app.command()
+def trace(
+    config: Config,
+    alarm: Annotated[str | None, typer.Argument(help="device/boot/seq, or an incident's number.")] = None,
+    last: Annotated[bool, typer.Option("--last", help="The newest alarm.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show the life of an alarm hop by hop, with times, as far as this station's journal knows it."""
+    from gateway import trace as tracing
+
     try:
-        passphrase = sealing.passphrase(settings)
-        keys.private_key(settings.identity / "key.pem", passphrase)
-        name = keys.certificate(settings.identity / "cert.pem").subject.rfc4514_string()
-        if name != f"CN={settings.station}":
-            raise _fail(f"{settings.identity / 'cert.pem'}: is for {name}, but the station is {settings.station}")
-        if settings.message_key:
-            point = keys.point(keys.private_key(settings.message_key, passphrase).public_key())
-            typer.echo(f"message key, for children's settings: {point.hex()}")
-    except keys.KeyFileError as error:
+        life = tracing.find(_settings(config), alarm, last=last)
+    except tracing.TraceError as error:
         raise _fail(str(error)) from error
-    typer.echo(f"{config}: in order: station {settings.station}, role {settings.role}")
+    typer.echo(tracing.as_json(life) if as_json else tracing.as_text(life))
 
 
 @app.command()
@@ -100,11 +130,16 @@ def enrol(
     entrance_name_ur: Annotated[str, typer.Option(help="The same in Urdu.")] = "",
     address: Annotated[str, typer.Option(help="Where units are sent.")] = "",
     phone: Annotated[str, typer.Option(help="Whom operators call.")] = "",
+    vouches: Annotated[
+        bool, typer.Option("--vouches", help="Believe this station for children not known here.")
+    ] = False,
 ) -> None:
     """Enter a child and its place into the registry, or change its entry. A running station notices."""
     settings = _settings(config)
     if kind not in {"button", "station"}:
         raise _fail("--kind is button or station")
+    if vouches and kind != "station":
+        raise _fail("--vouches is for a station: add --kind station")
     if not is_id(child):
         raise _fail("--id must be 1 to 64 of a-z, 0-9, '-' and '.', starting with a letter or digit")
     try:
@@ -122,7 +157,7 @@ def enrol(
     if not site and (entrance or site_name or site_name_ur or address or phone):
         raise _fail("a place needs its site's short name too: --site")
     row: dict[str, object] = {"id": child, "kind": kind, "point": point, "site": site, "entrance": entrance}
-    row["certified_until_ms"] = int(found.not_valid_after_utc.timestamp() * 1000)
+    row |= {"certified_until_ms": int(found.not_valid_after_utc.timestamp() * 1000), "vouches": int(vouches)}
     names = {
         "site_name": site_name,
         "site_name_ur": site_name_ur,
@@ -134,7 +169,7 @@ def enrol(
     try:
         with shell.registrar(settings) as registrar:
             registrar.enter(row, names, shell.user())
-    except enrolment.RegistryRefusedError as refusal:
+    except (enrolment.RegistryRefusedError, StorageError) as refusal:
         raise _fail(str(refusal)) from refusal
     typer.echo(f"{child} is enrolled at {settings.station}")
 
@@ -166,6 +201,39 @@ def technician(
 
 
 @app.command()
+def maintenance(
+    config: Config,
+    child: Annotated[str, typer.Argument(help="The id of a button or a gateway; a gateway's spares those behind it.")],
+    until: Annotated[str, typer.Option(help="Until when: 2026-11-25T18:00, in this machine's zone.")] = "",
+    lasts: Annotated[str, typer.Option("--for", help="For how long from now: 90m, 2h or 3d.")] = "",
+    end: Annotated[bool, typer.Option("--end", help="End it now.")] = False,
+    by: Annotated[str, typer.Option(help="Who works there, as the event tells it.")] = "",
+) -> None:
+    """Begin or end a child's maintenance, at headquarters: its silence is no event, a press is an alarm all the same."""
+    from gateway.maintenance import end_of
+
+    settings = _settings(config)
+    if [bool(until), bool(lasts), end].count(True) != 1:
+        raise _fail("give one of --until, --for and --end")
+    try:
+        until_ms = None if end else end_of(until, lasts, time.time_ns() // 1_000_000)
+    except ValueError as error:
+        raise _fail(str(error)) from error
+    who = by or os.environ.get("SUDO_USER") or os.environ.get("USER") or "?"
+    try:
+        with shell.exchange(settings) as exchange:
+            changed = exchange.maintain(child, until_ms, who)
+    except KeyError as error:
+        raise _fail(f"{child} is not in the registry of {settings.station}, or is retired") from error
+    except (MaintenanceRefusedError, StorageError) as refusal:
+        raise _fail(str(refusal)) from refusal
+    if until_ms is not None:
+        typer.echo(f"{child} is under maintenance until {enrolment.moment(until_ms)}")
+    else:
+        typer.echo(f"{child}'s maintenance has ended" if changed else f"{child} was under no maintenance")
+
+
+@app.command()
 def import_request(
     config: Config, file: Annotated[Path, typer.Argument(help="What `tocsin provision` wrote without a connection.")]
 ) -> None:
@@ -181,7 +249,7 @@ def import_request(
             made, is_new = registrar.enrol(child, wanted, asked.technician, asked.expires_at_ms)
     except OSError as error:
         raise _fail(f"{file}: can't be read: {error.strerror}") from error
-    except (SetupFault, enrolment.RegistryRefusedError, keys.KeyFileError) as refusal:
+    except (SetupFault, enrolment.RegistryRefusedError, keys.KeyFileError, StorageError) as refusal:
         raise _fail(f"{file}: {refusal}") from refusal
     told = "is entered" if is_new else "was entered before"
     until = f", pending until {enrolment.moment(made.expires_at_ms)}" if made.expires_at_ms else f": it is {made.state}"
@@ -213,21 +281,26 @@ def person(
 
 
 def _write(settings: Settings, table: Table, row: Mapping[str, object], key: str) -> None:
-    statement = insert(table).values(**row)
-    statement = statement.on_conflict_do_update(index_elements=[key], set_=dict(row))
-    _do(settings, lambda connection: connection.execute(statement) and None)
+    _do(settings, lambda connection: database.upsert(connection, table, row, [key]))
 
 
 def _do(settings: Settings, work: Callable[[Connection], T]) -> T:
     """Does `work` in one commit, beside a running station. May raise what `work` raises before it writes anything."""
-    settings.state.mkdir(parents=True, exist_ok=True)
-    engine = schema.open_database(settings.database, writes=True)
     try:
-        with engine.begin() as connection:
-            schema.metadata.create_all(connection)
-            return work(connection)
-    finally:
-        engine.dispose()
+        database.prepare(settings.store)
+        engine = database.open_database(settings.store, writes=True)
+        try:
+            with engine.begin() as connection:
+                return work(connection)
+        finally:
+            engine.dispose()
+    except StorageError as error:
+        raise _fail(str(error)) from error
+    except DBAPIError as error:
+        found = database.trouble(error)
+        if found is None:
+            raise
+        raise _fail(database.advice(found)) from error
 
 
 def _add_bench() -> None:

@@ -16,21 +16,35 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from sqlalchemy import Connection, Row, insert, select, update
 
-from firmware import wire
+from firmware import configuration, wire
 from firmware.command import packed
-from firmware.settings import network_fault
+from firmware.settings import SettingsFault, network_fault
 from gateway import schema
 from gateway.desk import Command, CommandRefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from gateway.journal import Journal
     from gateway.registry import Registry
 
 AGAIN_MS = 8_000  # a repeat goes no sooner after the one before, and only to a child that is heard
-LASTS_S = {wire.IDENTIFY: 600, wire.WIFI: 14 * 86_400, wire.RENEW: 30 * 86_400}
-NAMES = {wire.IDENTIFY: "identify", wire.WIFI: "wifi", wire.RENEW: "certificate"}
+LASTS_S = {
+    wire.IDENTIFY: 600,
+    wire.WIFI: 14 * 86_400,
+    wire.TEST_ALARM: 600,
+    wire.REBOOT: 600,
+    wire.CONFIGURE: 14 * 86_400,
+    wire.RENEW: 30 * 86_400,
+}
+NAMES = {
+    wire.IDENTIFY: "identify",
+    wire.WIFI: "wifi",
+    wire.TEST_ALARM: "test",
+    wire.REBOOT: "reboot",
+    wire.CONFIGURE: "configuration",
+    wire.RENEW: "certificate",
+}
 ANSWERS = {wire.COMMAND_DONE: "done", wire.COMMAND_FAILED: "failed"}
 
 # What an answer may still change: a network that failed on trial is kept by the button and may work later, and a
@@ -145,11 +159,14 @@ class Commands:
         now_ms: int,
         network: tuple[str, str] | None,
         lasts_s: int | None,
+        changes: Mapping[str, str | int] | None = None,
         certificate: tuple[str, bytes] | None = None,
     ) -> int:
         """Gives a command and sends it; its id in the table. Durable when this returns. now_ms: UTC.
 
-        network: (name, password), with WIFI. certificate: (until when, DER), with RENEW; nothing in it is secret. Raises KeyError for a child that is not known, CommandRefusedError.
+        network: (name, password), with WIFI. changes: settings by their names in the button's settings.json, with
+        CONFIGURE. certificate: (until when, DER), with RENEW; nothing in it is secret. Raises KeyError for a child that
+        is not known, CommandRefusedError.
         """
         known = self._registry.children()[child]
         key = self._registry.key_of(child)
@@ -159,9 +176,15 @@ class Commands:
             raise CommandRefusedError(f"{child} shares no key with this station, so it would not believe the command")
         if code == wire.WIFI and (fault := network_fault(network)):
             raise CommandRefusedError(f"{fault}: nothing was sent")
+        about, plain = certificate or ((network[0] if network else ""), None)
+        if code == wire.CONFIGURE:
+            try:
+                plain, about = configuration.packed(dict(changes or {})), configuration.told(dict(changes or {}))
+            except SettingsFault as fault:
+                raise CommandRefusedError(f"{str(fault).rstrip('.')}: nothing was sent") from fault
         with self._giving:
             number = self._next_number(now_ms)
-            detail = concealed(network, key, number) if network else certificate[1] if certificate else None
+            detail = concealed(network, key, number) if network else plain
             waiting = Waiting(code, number, detail, now_ms + 1000 * (lasts_s or LASTS_S[code]))
 
             def work(connection: Connection) -> int:
@@ -173,7 +196,7 @@ class Commands:
                 kept = insert(schema.commands).values(
                     child=child,
                     code=code,
-                    about=network[0] if network else certificate[0] if certificate else "",
+                    about=about,
                     detail=detail,
                     boot=number[0],
                     seq=number[1],
@@ -223,7 +246,7 @@ class Commands:
         connection.execute(
             update(schema.commands)
             .where(_T.child == child, _T.boot == number[0], _T.seq == number[1], _T.state.in_(_OPEN_TO[state]))
-            .values(state=state, answered_at_ms=now_ms, answer=text[:400])
+            .values(state=state, answered_at_ms=now_ms, answer=text[:400].replace("\0", " "))
         )
 
     def settled(self, child: str, message: dict[int, Any]) -> None:

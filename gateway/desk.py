@@ -60,6 +60,8 @@ class Link(StrEnum):
     OFFLINE = "offline"
     FAULTY = "faulty"
     TAMPERED = "tampered"
+    MAINTENANCE = "maintenance"
+    RETIRED = "retired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,7 @@ class Incident:
     state: State
     steps: tuple[Step, ...] = ()
     outcome: Outcome | None = None
+    vouched_by: str = ""  # the station whose word alone it is believed on: the button is not known here
     site: Site | None = None  # as it is now; None: not entered
 
     @property
@@ -133,6 +136,7 @@ class Child:
     pending: int | None = None
     via: str | None = None  # the station that it was last heard through
     enrolling_until_ms: int | None = None  # its enrolment ends then, if nothing is heard of it
+    maintenance_until_ms: int | None = None  # its silence is no event until then; a press is an alarm all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +170,8 @@ class Command:
 
     id: int
     child: str
-    command: str  # "identify", "wifi", "certificate"
-    about: str  # the name of the network; until when the certificate holds
+    command: str  # "identify", "test", "reboot", "configuration", "wifi", "certificate"
+    about: str  # the name of the network, with "wifi"; until when the certificate holds
     state: str  # "waiting", "done", "failed", "expired", "replaced" by a newer one
     made_at_ms: int
     expires_at_ms: int
@@ -222,8 +226,16 @@ class StepRefusedError(Exception):
     """The step can't follow on where the incident stands now; the text says why."""
 
 
+class MaintenanceRefusedError(Exception):
+    """The maintenance can't be set; the text says why."""
+
+
 class CommandRefusedError(Exception):
     """The command can't be given; the text says why."""
+
+
+class StorageError(Exception):
+    """The journal can't be written or opened now: nothing was changed; the text says why and what to do."""
 
 
 class Subscription(Protocol):
@@ -267,17 +279,33 @@ class Desk(Protocol):
         """Moves an incident and returns it; durable when this returns. Raises StepRefusedError, KeyError."""
 
     def children(self) -> Sequence[Child]:
-        """Every child that is known, by site and entrance."""
+        """Every child that is known and not retired, by site and entrance."""
+
+    def child(self, child: str) -> Child | None:
+        """One child, a retired one included."""
+
+    def maintain(self, child: str, until_ms: int | None, by: str) -> None:
+        """Puts a child under maintenance until then, UTC, or ends it (None); durable when this returns.
+
+        Raises KeyError, MaintenanceRefusedError.
+        """
 
     def happenings(self, before: int | None = None, limit: int = 100) -> Sequence[Happening]:
         """Events, newest first."""
 
     def command(
-        self, child: str, command: str, by: str, network: tuple[str, str] | None = None, lasts_s: int | None = None
+        self,
+        child: str,
+        command: str,
+        by: str,
+        network: tuple[str, str] | None = None,
+        lasts_s: int | None = None,
+        changes: Mapping[str, str | int] | None = None,
     ) -> Command:
         """Gives a button a command; durable when this returns. Raises CommandRefusedError, KeyError.
 
-        command: "identify", or "wifi" with the network's (name, password). lasts_s: how long it is repeated.
+        command: "identify", "test", "reboot"; "wifi" with the network's (name, password); "configuration" with changes,
+        by the names of the button's settings. lasts_s: how long it is repeated.
         """
 
     def commands(self, child: str) -> Sequence[Command]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects.sqlite import insert
 
 from firmware import wire
-from gateway import schema, sitebook
+from gateway import database, schema, sitebook
 from gateway.enrolment import (
     Enrolment,
     Move,
@@ -219,8 +218,7 @@ def _there(connection: Connection, child: str) -> Enrolment:
 
 
 def _put(connection: Connection, table: Any, row: Mapping[str, Any]) -> None:
-    statement = insert(table).values(dict(row))
-    connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=dict(row)))
+    database.upsert(connection, table, row, ["id"])
 
 
 def detail(*parts: str) -> str:

@@ -9,40 +9,39 @@ import itertools
 import logging
 import secrets
 import threading
-import time
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import insert, select
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
 from firmware import wire
-from gateway import schema
+from gateway import batch, logs, maintenance
+from gateway.clock import Clock
 from gateway.commands import Commands
-from gateway.desk import Outcome, State
-from gateway.incidents import check_step
+from gateway.desk import MaintenanceRefusedError, Outcome, State
 from gateway.ingest import Arrival, Judge, RefusedError
-from gateway.journal import Entry, Journal, Kept, stage_of
+from gateway.journal import Entry, Heard, Journal, Kept, kind_of, own_entry
 from gateway.relay import Identity, Letter
-from gateway.supervision import Silence, Supervision, Verdict
+from gateway.supervision import Return, Silence, Supervision, Verdict
 from gateway.vocabulary import (
+    CAUSES,
+    CODES,
+    MAINTENANCE_BY,
+    MAINTENANCE_UNTIL_MS,
+    MANY_COUNT,
+    MANY_NAMED,
+    MANY_WHY,
     REFUSAL_COUNT,
     REFUSAL_WHY,
     STAGES,
-    STEP_BOOT,
-    STEP_BY,
-    STEP_NOTE,
-    STEP_OUTCOME,
-    STEP_SEQ,
-    STEPS,
+    STATES,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
+    from gateway.maintenance import Maintenance
     from gateway.notice import NoticeBoard
     from gateway.refusals import Refusals
     from gateway.registry import Registry
@@ -51,18 +50,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ANSWER_MS = 9_000  # a child's heartbeat is receipted about this often
+ANSWER_MS = 9_000  # a button of headquarters' own is answered about this often; stations, and what they pass on, always
+NAMED_ROOM = 640  # bytes of the ids in one event
 CLOCK_SAMPLES = 12
+MOST_WAITING = (
+    20_000  # writes, while the journal can't be written; what comes from children is bounded by their brokers
+)
 
 
-def utc_ms() -> int:
-    """UTC in milliseconds."""
-    return time.time_ns() // 1_000_000
-
-
-def monotonic_ms() -> int:
-    """Milliseconds of a clock that nobody sets."""
-    return time.monotonic_ns() // 1_000_000
+def said(message: dict[int, Any]) -> str | None:
+    """What an alarm or an event says, in a word."""
+    return CAUSES.get(message[wire.CAUSE]) if wire.CAUSE in message else CODES.get(message.get(wire.CODE, 0))
 
 
 @dataclass(slots=True)
@@ -85,15 +83,21 @@ class Exchange:
         refusals: Refusals,
         notices: NoticeBoard,
         boot: int,
+        clock: Clock | None = None,
     ) -> None:
         self.settings = settings
+        self.clock = clock or Clock()
         self.reports: dict[str, Report] = {}
         self.clock_offsets: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=CLOCK_SAMPLES))
-        self.supervision = Supervision(int(settings.supervision.deadline_s * 1000))
+        self.supervision = Supervision(
+            int(settings.supervision.deadline_s * 1000), int(settings.supervision.signed_s * 1000), settings.station
+        )
+        self.maintenance: dict[str, Maintenance] = {}
         self.counters: dict[str, int] = defaultdict(int)
         self.uplinks: Sequence[Uplink] = ()
         self.send_down: Callable[[str, bytes], None] = lambda _topic, _payload: None
         self.confirm: Callable[[str], None] = lambda _child: None  # a pending child was believed
+        self.pressed: Callable[[float], None] = lambda _seconds: None  # of a press: how long until it was committed
         self.watch_lock = threading.RLock()
         self._journal = journal
         self._registry = registry
@@ -103,11 +107,15 @@ class Exchange:
         self._seq = itertools.count(1)
         self._own_key = secrets.token_bytes(32)  # own entries are sealed anew for each parent
         self._hq = settings.role == "hq"
-        self._judge = Judge(settings.station, self._hq, registry.key_of, registry.is_station, registry.absence)
+        self._judge = Judge(
+            settings.station, self._hq, registry.key_of, registry.is_station, registry.absence, registry.is_vouched
+        )
         self._routes: dict[str, str] = {}
         self._answered: dict[str, int] = {}
+        self._spared: dict[str, dict[str, int]] = {}  # whose silence is no event, by the parent who said so
         self.commands = Commands(settings.station, journal, registry, self._send_command)
         self._dirty: set[str] = set()
+        self._unkept: set[Identity] = set()  # in memory only while the journal can't be written
 
     def next_identity(self) -> tuple[int, int]:
         """(boot, seq) for a message of the station's own."""
@@ -117,11 +125,33 @@ class Exchange:
 
     def arrived(self, topic: str, payload: bytes, done: Callable[[], None]) -> None:
         """A message from the local broker. `done` is called once the broker may forget it."""
-        try:
-            arrival = self._judge.judge(topic, payload)
-        except RefusedError as error:
-            self.refuse(error.who, error.why, payload)
-            self._dismiss(topic, error.about)
+        found = self._judge.open(topic, payload)
+        if len(found) == 1:
+            self._took(topic, payload, found[0], done)
+            return
+        receipts: list[tuple[tuple[str, int, int], int]] = []
+        left = itertools.count(1 - len(found))
+
+        def settled() -> None:
+            if next(left) == 0:
+                done()
+                self._receipts(topic.split("/")[2], receipts)
+
+        for one in found:
+            self._took(topic, payload, one, settled, receipts)
+
+    def _took(
+        self,
+        topic: str,
+        payload: bytes,
+        arrival: Arrival | RefusedError,
+        done: Callable[[], None],
+        receipts: list[tuple[tuple[str, int, int], int]] | None = None,
+    ) -> None:
+        """One message. receipts: where its receipt is put, to go with others'; None: it goes at once."""
+        if isinstance(arrival, RefusedError):
+            self.refuse(arrival.who, str(arrival), payload)
+            self._dismiss(topic, arrival.about)
             done()
             return
         self.counters[topic.rsplit("/", 1)[1] + "s received"] += 1
@@ -130,7 +160,7 @@ class Exchange:
         if arrival.kind == wire.ALARM and self._registry.is_pending(arrival.source):
             self.confirm(arrival.source)  # a press has come all the way: no less proves that the button works
         if arrival.kind in {wire.ALARM, wire.EVENT}:
-            self._record(arrival, payload, done)
+            self._record(arrival, payload, done, receipts)
             return
         done()
         if arrival.kind == wire.HEARTBEAT:
@@ -138,8 +168,14 @@ class Exchange:
         else:
             self._presence(arrival)
 
-    def _record(self, arrival: Arrival, payload: bytes, done: Callable[[], None]) -> None:
-        now = utc_ms()
+    def _record(
+        self,
+        arrival: Arrival,
+        payload: bytes,
+        done: Callable[[], None],
+        receipts: list[tuple[tuple[str, int, int], int]] | None,
+    ) -> None:
+        now = self.clock.utc_ms()
         first = arrival.hops[0][1] + self._clock_offset(arrival.child) if arrival.hops else now
         entry = Entry(
             source=arrival.source,
@@ -151,20 +187,43 @@ class Exchange:
             exact=not arrival.message.get(wire.RESUMED),
         )
         alarm = arrival.kind == wire.ALARM
-        if alarm:
-            self.offer(entry)
+        logs.hop(
+            "received",
+            arrival.identity,
+            alarm=alarm,
+            says=said(arrival.message),
+            via=arrival.child,
+            age_ms=arrival.message[wire.AGE],
+        )
+        if not self._take_on(arrival.identity):
+            if alarm:
+                self.offer(entry)
+            done()  # a repeat: the broker and the sender still hold the first one, which waits for the disk
+            return
+        offered = alarm and self.offer(entry)
 
         def committed(kept: Kept) -> None:
+            self._unkept.discard(Identity(*arrival.identity))
+            stage = kept.stage if self._hq else wire.AT_GATEWAY
+            if receipts is not None and not kept.conflict:
+                receipts.append((arrival.identity, stage))
             done()
+            lasted_ms = self.clock.utc_ms() - entry.happened_at_ms
+            logs.hop("committed", arrival.identity, alarm=alarm, number=kept.id, fresh=kept.fresh, since_ms=lasted_ms)
+            if alarm and kept.fresh and entry.exact:
+                self.pressed(lasted_ms / 1000)
             if kept.conflict:
                 self.refuse(arrival.source, "another message already has this boot and number", payload)
                 if self._hq:
                     self._dismiss(f"tocsin/1/{arrival.child}/", arrival.identity if arrival.framed else None)
                 return
             # Also a repeat is answered where it came from: its sender lacks the receipt, whatever way it takes by now.
-            self.receipt(arrival.identity, kept.stage if self._hq else wire.AT_GATEWAY, arrival.child)
-            if not alarm:
+            if receipts is None:
+                self.receipt(arrival.identity, stage, arrival.child)
+            logs.hop("receipted", arrival.identity, alarm=alarm, stage=stage, to=arrival.child)
+            if not offered:
                 self.offer(entry)
+            if not alarm:
                 self.commands.settled(arrival.source, arrival.message)
             if kept.fresh:
                 self._routes[arrival.source] = arrival.child
@@ -181,9 +240,17 @@ class Exchange:
 
         self._journal.later(keep, committed, alarm=alarm)
 
-    def offer(self, entry: Entry) -> None:
-        """Hands an entry to every parent."""
-        for uplink in self.uplinks:
+    def _take_on(self, identity: tuple[str, int, int]) -> bool:
+        """Whether a message is to be journaled: a repeat of one that waits for a disk in trouble is not, so memory is bounded."""
+        one = Identity(*identity)
+        if self._journal.trouble is not None and one in self._unkept:
+            return False
+        self._unkept.add(one)
+        return True
+
+    def offer(self, entry: Entry) -> bool:
+        """Hands an entry to every parent. False: one had no room; offer an entry again that was not committed yet."""
+        taken = [
             uplink.offer(
                 Letter(
                     Identity(*entry.identity),
@@ -193,62 +260,181 @@ class Exchange:
                     entry.happened_at_ms,
                 )
             )
+            for uplink in self.uplinks
+        ]
+        for uplink in self.uplinks:
+            logs.hop("offered", entry.identity, alarm=entry.kind == wire.ALARM, parent=uplink.parent.id)
+        return all(taken)
 
     def _learn(self, arrival: Arrival, happened_at_ms: int) -> None:
         """What a station below says of its own children: at worst it makes us look twice."""
         code, subject = arrival.message.get(wire.CODE), arrival.message.get(wire.SUBJECT, "")
+        detail = arrival.message.get(wire.DETAIL)
         if code == wire.CHILD_SILENT:
-            report = self.reports.get(subject)
-            if report is None or report.via != arrival.source or report.heard_at_ms > happened_at_ms:
-                return  # not its child, or heard since
-            with self.watch_lock:
-                self.supervision.reported_silent(subject)
-            self._notices.tell("children")
-        elif code == wire.REFUSAL and isinstance(arrival.message.get(wire.DETAIL), dict):
-            detail = arrival.message[wire.DETAIL]
+            self._learn_silent(arrival.source, [subject], 1, happened_at_ms)
+        elif code == wire.MANY_SILENT and isinstance(detail, dict):
+            named, count = detail.get(MANY_NAMED), detail.get(MANY_COUNT)
+            if isinstance(named, list) and isinstance(count, int):
+                self._learn_silent(arrival.source, named, count, happened_at_ms)
+        elif code == wire.REFUSAL and isinstance(detail, dict):
             why, count = detail.get(REFUSAL_WHY), detail.get(REFUSAL_COUNT)
             if isinstance(why, str) and isinstance(count, int):
-                self._refusals.note(f"{subject} at {arrival.source}", why, utc_ms(), count=1)
+                self._refusals.note(f"{subject} at {arrival.source}", why, self.clock.utc_ms(), count=1)
+
+    def _learn_silent(self, station: str, named: list[Any], count: int, happened_at_ms: int) -> None:
+        def is_silent(child: object) -> bool:  # its own child, and not heard since
+            report = self.reports.get(child) if isinstance(child, str) else None
+            return report is not None and report.via == station and report.heard_at_ms <= happened_at_ms
+
+        with self.watch_lock:
+            silent = [child for child in named if is_silent(child)]
+            more = count > len(named)
+            self.supervision.reported_silent(silent, station, all_silent=more, now_ms=self.clock.monotonic_ms())
+        self._dirty.update(silent)
+        self._notices.tell("children")
 
     def _heartbeat(self, arrival: Arrival, payload: bytes) -> None:
         source, boot, seq = arrival.identity
-        now = monotonic_ms()
+        message, now = arrival.message, self.clock.monotonic_ms()
+        digest = message.get(wire.DIGEST) if self._registry.is_station(source) else None
+        alive: list[str] = []
         with self.watch_lock:
             verdict = self.supervision.heard(
-                source, boot, seq, arrival.message[wire.UPTIME], now, arrival.child if arrival.framed else None
+                source,
+                boot,
+                seq,
+                message[wire.UPTIME],
+                now,
+                arrival.child if arrival.framed else None,
+                message.get(wire.RSSI),
             )
-            back = verdict is Verdict.FRESH and self.supervision.back(source)
+            if verdict is Verdict.FRESH:
+                afresh = self.supervision.is_afresh(source)
+                afresh |= self.supervision.back(source, now)
+                if digest is not None:
+                    alive = self.supervision.digested(source, dict(digest[1]), unnamed=digest[0], now_ms=now)
         if verdict is not Verdict.FRESH:
             self.refuse(source, verdict.value, payload)
             return
         known = self.reports.get(source)
         was = known.message.get(wire.REFUSED, 0) if known and known.message[wire.BOOT] == boot else 0
-        self.reports[source] = Report(arrival.child, arrival.message, utc_ms())
+        self.reports[source] = Report(arrival.child, message, self.clock.utc_ms())
         self._routes[source] = arrival.child
-        if self._hq and arrival.message.get(wire.REFUSED, 0) > was:
+        if self._hq and message.get(wire.REFUSED, 0) > was:
             why = "it was sent something that it did not believe: a receipt that is not ours, or noise"
-            self.refuse(source, why, b"", arrival.message[wire.REFUSED] - was)
+            self.refuse(source, why, b"", message[wire.REFUSED] - was)
         self._dirty.add(source)
         if arrival.hops:
-            self.clock_offsets[arrival.child].append(utc_ms() - arrival.hops[-1][1])
+            self.clock_offsets[arrival.child].append(self.clock.utc_ms() - arrival.hops[-1][1])
         for uplink in self.uplinks:
-            uplink.pass_on(arrival.envelope, [*arrival.hops, [self.settings.station, utc_ms()]])
-        if back:
-            self.event(wire.CHILD_BACK, source)
-        if self._hq and now - self._answered.get(source, -ANSWER_MS) >= ANSWER_MS:
-            self._answered[source] = now
-            self.receipt((source, boot, seq), wire.AT_HQ, arrival.child)
+            uplink.pass_on(
+                source,
+                message,
+                arrival.envelope,
+                [*arrival.hops, [self.settings.station, self.clock.utc_ms()]],
+                afresh=afresh,
+            )
+        if wire.CHILDREN in message:
+            self._watch_storage(source, known, message)
+        self._answer(arrival, now)
         if self._hq:
-            self.commands.heard(source, now, utc_ms())
-        for shown_boot, shown_seq, stage in arrival.message.get(wire.SHOWN, []) if self._hq else []:
+            for child in (source, *alive):
+                self.commands.heard(child, now, self.clock.utc_ms())
+        for shown_boot, shown_seq, stage in message.get(wire.SHOWN, []) if self._hq else []:
             self._remind((source, shown_boot, shown_seq), stage)
+
+    def _answer(self, arrival: Arrival, now: int) -> None:
+        """Answers a heartbeat: headquarters with a sealed receipt; a site with its word that its way there works."""
+        source, station = arrival.source, self._registry.is_station(arrival.source)
+        if not self._hq:
+            if not arrival.framed and not station and self._way_works(now):
+                self.receipt(arrival.identity, wire.AT_GATEWAY, arrival.child)
+            return
+        if arrival.vouched:  # its key is its own headquarters'
+            return
+        if not (station or arrival.framed) and now - self._answered.get(source, -ANSWER_MS) < ANSWER_MS:
+            return
+        self._answered[source] = now
+        self.receipt(arrival.identity, wire.AT_HQ, arrival.child, self._maintained_at(source) if station else None)
+
+    def _way_works(self, now: int) -> bool:
+        return any(uplink.works(now) for uplink in self.uplinks if uplink.parent.id == self.settings.headquarters)
+
+    def _maintained_at(self, station: str) -> dict[int, Any]:
+        """What an answer tells a station: whose silence is no event for now."""
+        ends_ms = {
+            child: one.until_ms
+            for child, one in self.maintenance.items()
+            if child == station or (child in self.reports and self.reports[child].via == station)
+        }
+        return {wire.MAINTAINED: maintenance.told(ends_ms, self.clock.utc_ms())}
+
+    def _spare(self, parent: str, told: list[list[Any]]) -> None:
+        """A parent's answer says whose silence is no event for now."""
+        now = self.clock.monotonic_ms()
+        self._spared[parent] = {child: now + 1000 * seconds for child, seconds in told}
+        with self.watch_lock:
+            self.supervision.maintained = {
+                child: until_ms for spared in self._spared.values() for child, until_ms in spared.items()
+            }
+
+    def load_maintenance(self) -> None:
+        """Takes from the database who is under maintenance."""
+        with self._journal.readers.connect() as connection:
+            self.maintenance = maintenance.current(connection, self.clock.utc_ms())
+        if self._hq:
+            ahead_ms = self.clock.monotonic_ms() - self.clock.utc_ms()
+            with self.watch_lock:
+                self.supervision.maintained = {
+                    child: one.until_ms + ahead_ms for child, one in self.maintenance.items()
+                }
+
+    def maintain(self, child: str, until_ms: int | None, by: str) -> bool:
+        """Begins or ends (None) a child's maintenance; durable when this returns. False: there was none to end.
+
+        Raises MaintenanceRefusedError, KeyError.
+        """
+        entry = self._journal.now(lambda connection: self.keep_maintenance(connection, child, until_ms, by))
+        if entry is not None:
+            self.offer(entry)
+        self.load_maintenance()
+        self._notices.tell("happenings", "children")
+        return entry is not None
+
+    def keep_maintenance(self, connection: Connection, child: str, until_ms: int | None, by: str) -> Entry | None:
+        """The same within a transaction: the event that tells of it, None if nothing changed."""
+        if not self._hq:
+            raise MaintenanceRefusedError("maintenance is set at headquarters, which tells its gateways")
+        if child not in self._registry.working():
+            raise KeyError(child)
+        if until_ms is None:
+            if not maintenance.end(connection, child, self.clock.utc_ms()):
+                return None
+            entry = self.own(wire.MAINTENANCE_ENDED, child, {MAINTENANCE_BY: by})
+        else:
+            maintenance.check(until_ms, self.clock.utc_ms())
+            maintenance.begin(connection, child, until_ms, by)
+            entry = self.own(wire.MAINTENANCE, child, {MAINTENANCE_BY: by, MAINTENANCE_UNTIL_MS: until_ms})
+        self._journal.keep(connection, entry)
+        return entry
+
+    def _watch_storage(self, station: str, known: Report | None, message: dict[int, Any]) -> None:
+        """A station below can't write its own journal, so that it can't tell of it as events are told: this one does."""
+        fails = bool(message.get(wire.STORAGE))
+        if fails != bool(known and known.message.get(wire.STORAGE)):
+            self._notices.tell("children")
+            self.event(
+                wire.STORAGE_FAILED if fails else wire.STORAGE_RESTORED,
+                station,
+                "it can't write its journal: it passes alarms on and promises nothing" if fails else None,
+            )
 
     def _remind(self, identity: tuple[str, int, int], shown: int) -> None:
         """Repeats a receipt that got lost: the button shows less than what is true."""
-        with self._journal.readers.connect() as connection:
-            stage = stage_of(connection, identity)
+        stage = self._journal.stage(identity)
         if stage is not None and stage > shown:
             self.receipt(identity, stage)
+            logs.hop("receipted again", identity, alarm=True, stage=stage, shown=shown)
 
     def _presence(self, arrival: Arrival) -> None:
         source, boot, seq = arrival.identity
@@ -256,7 +442,7 @@ class Exchange:
             if arrival.message[wire.STATE]:
                 self.supervision.here(source, boot, seq)
             else:
-                self.supervision.gone(source, boot, seq, monotonic_ms())
+                self.supervision.gone(source, boot, seq, self.clock.monotonic_ms())
         self._notices.tell("children")
 
     def _clock_offset(self, child: str) -> int:
@@ -266,16 +452,38 @@ class Exchange:
 
     # --------------------------------------------------------------------------------------- receipts
 
-    def receipt(self, identity: tuple[str, int, int], stage: int, via: str | None = None) -> None:
+    def receipt(
+        self, identity: tuple[str, int, int], stage: int, via: str | None = None, more: dict[int, Any] | None = None
+    ) -> None:
         """Tells a child how far its message came. Only with a committed message, or a heartbeat.
 
         via: the child whose connection brought the message, if it is an answer; else the way its source takes now.
         """
+        child = via or self._route(identity[0])
+        self.send_down(f"tocsin/1/{child}/receipt", self._sealed_receipt(identity, stage, child, more))
+
+    def _receipts(self, station: str, receipts: list[tuple[tuple[str, int, int], int]]) -> None:
+        """Answers a batch of a station's with one: each receipt in it is what it would be alone."""
+        entries = (batch.letter(self._sealed_receipt(identity, stage, station)) for identity, stage in receipts)
+        key = self._registry.key_of(station)
+        if key is None:  # it was retired meanwhile, or this is a site, whose stations below share no key with it
+            for identity, stage in receipts:
+                self.receipt(identity, stage, station)
+            return
+        for payload in batch.packed(entries, self.settings.station, key):
+            self.send_down(f"tocsin/1/{station}/receipt", payload)
+
+    def _sealed_receipt(
+        self, identity: tuple[str, int, int], stage: int, via: str, more: dict[int, Any] | None = None
+    ) -> bytes:
+        """For the source; where it shares no key with this station, for the one that vouches for it, else bare."""
         source, boot, seq = identity
         message = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: stage, wire.DEVICE: source}
+        message |= more or {}
         key = self._registry.receipt_key_of(source)
-        payload = wire.encode(message) if key is None else wire.seal(message, self.settings.station, key)
-        self.send_down(f"tocsin/1/{via or self._route(source)}/receipt", payload)
+        if key is None and self._registry.is_vouched(source, via):
+            key = self._registry.key_of(via)
+        return wire.encode(message) if key is None else wire.seal(message, self.settings.station, key)
 
     def _dismiss(self, topic: str, about: tuple[str, int, int] | None) -> None:
         """Tells a station below that what it framed will never be believed, so that it stops sending it."""
@@ -290,37 +498,74 @@ class Exchange:
     def _route(self, child: str) -> str:
         return self._routes.get(child, child)
 
-    def receipted(self, parent: str, receipt: dict[int, Any], payload: bytes) -> None:
-        """A parent's receipt: verbatim on to the child, whose MAC it carries, and into the journal."""
-        source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
-        identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
-        if source != self.settings.station and stage:
-            self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
+    def receipted(self, parent: str, receipts: Sequence[tuple[dict[int, Any], bytes]]) -> None:
+        """A parent's receipts: into the journal; those of the buttons' headquarters verbatim on to the child, too."""
+        simple: list[tuple[tuple[str, int, int], int]] = []
+        for receipt, payload in receipts:
+            source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
+            identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
+            down = None
+            if source == self.settings.station:
+                self._spare(parent, receipt.get(wire.MAINTAINED, []))
+            if parent != self.settings.headquarters:
+                stage = min(stage, wire.AT_HQ)  # it has the message; what its operators do with it is no step of ours
+            elif source != self.settings.station and stage:
+                down = self._route(source)
+                self.send_down(f"tocsin/1/{down}/receipt", payload)
+            if stage in STATES or len(receipts) == 1:
+                self._moved(parent, identity, stage, down)
+            else:  # of a batch, so of events
+                simple.append((identity, stage))
+        if simple:
+            now = self.clock.utc_ms()
+            self._journal.later(lambda connection: self._journal.delivered_all(connection, parent, simple, now))
 
-        def noted(state: State | None) -> None:
+    def _moved(self, parent: str, identity: tuple[str, int, int], stage: int, down: str | None) -> None:
+        now = self.clock.utc_ms()
+
+        def note(connection: Connection) -> tuple[int | None, State | None]:
+            kind = kind_of(connection, identity)
+            return kind, self._journal.delivered(connection, parent, identity, stage, now) if kind else None
+
+        def noted(known: tuple[int | None, State | None]) -> None:
+            kind, state = known
+            if kind is not None:  # else it is a heartbeat's
+                alarm = kind == wire.ALARM
+                logs.hop("receipted by a parent", identity, alarm=alarm, parent=parent, stage=stage, passed_to=down)
             if state is not None:
                 self._notices.tell("incidents")
 
-        self._journal.later(lambda connection: self._journal.delivered(connection, parent, identity, stage), noted)
+        self._journal.later(note, noted, key=("delivered", parent, identity))
 
     # --------------------------------------------------------------------------------------- commands
 
-    def command(self, child: str, code: int, by: str, network: tuple[str, str] | None, lasts_s: int | None) -> int:
+    def command(
+        self,
+        child: str,
+        code: int,
+        by: str,
+        network: tuple[str, str] | None,
+        lasts_s: int | None,
+        changes: Mapping[str, str | int] | None = None,
+    ) -> int:
         """Gives a child a command and sends it; see Commands.give."""
-        number = self.commands.give(child, code, by, utc_ms(), network, lasts_s)
-        self.commands.heard(child, monotonic_ms(), utc_ms())
+        number = self.commands.give(child, code, by, self.clock.utc_ms(), network, lasts_s, changes)
+        self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
         return number
 
     def renew(self, child: str, certificate: bytes, until: str, by: str) -> None:
         """Sends a button a certificate, in DER; see Commands.give."""
-        self.commands.give(child, wire.RENEW, by, utc_ms(), None, None, certificate=(until, certificate))
-        self.commands.heard(child, monotonic_ms(), utc_ms())
+        self.commands.give(child, wire.RENEW, by, self.clock.utc_ms(), None, None, certificate=(until, certificate))
+        self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
 
     def _send_command(self, child: str, payload: bytes) -> None:
         self.send_down(f"tocsin/1/{self._route(child)}/command", payload)
 
-    def commanded(self, command: dict[int, Any], payload: bytes) -> None:
+    def commanded(self, parent: str, command: dict[int, Any], payload: bytes) -> None:
         """A parent's command for a child: verbatim on to it, whose headquarters' MAC it carries."""
+        if parent != self.settings.headquarters:
+            self.refuse(parent, "it sent a command, and is not the headquarters of the buttons here", payload)
+            return
         self.counters["commands passed down"] += 1
         self._send_command(command[wire.DEVICE], payload)
 
@@ -328,9 +573,13 @@ class Exchange:
 
     def event(self, code: int, subject: str = "", detail: object = None) -> None:
         """Journals an event of the station's own and relays it."""
+        if self._journal.backlog > MOST_WAITING and self._journal.trouble:
+            self.counters["own events not kept"] += 1
+            return
         entry = self.own(code, subject, detail)
 
-        def committed(_: Kept) -> None:
+        def committed(kept: Kept) -> None:
+            logs.hop("committed", entry.identity, says=said(entry.message), about=subject, number=kept.id)
             self.offer(entry)
             self._notices.tell("happenings", "children")
 
@@ -338,20 +587,8 @@ class Exchange:
 
     def own(self, code: int, subject: str, detail: object) -> Entry:
         """An event of the station's own, to be journaled and offered."""
-        boot, seq = self.next_identity()
-        message: dict[int, Any] = {
-            wire.KIND: wire.EVENT,
-            wire.BOOT: boot,
-            wire.SEQ: seq,
-            wire.AGE: 0,
-            wire.CODE: code,
-            wire.SUBJECT: subject,
-        }
-        if detail is not None:
-            message[wire.DETAIL] = detail
-        now = utc_ms()
-        envelope = wire.seal(message, self.settings.station, self._own_key)
-        return Entry(self.settings.station, message, envelope, [], now, now, exact=True)
+        now = self.clock.utc_ms()
+        return own_entry(self.settings.station, self.next_identity(), code, subject, detail, now, self._own_key)
 
     def changed(self) -> None:
         """Tells open pages that the registry is another."""
@@ -359,7 +596,8 @@ class Exchange:
 
     def refuse(self, who: str, why: str, sample: bytes | str, count: int = 1) -> None:
         """Counts something that was turned away, and makes an event of it now and then."""
-        total = self._refusals.note(who, why, utc_ms(), sample, count)
+        total = self._refusals.note(who, why, self.clock.utc_ms(), sample, count)
+        logs.hop("refused", None, who=who, why=why, count=count)
         self._notices.tell("health")
         if total is not None:
             self.event(wire.REFUSAL, who[:64], {REFUSAL_WHY: why[:200], REFUSAL_COUNT: total})
@@ -367,13 +605,22 @@ class Exchange:
     def silent(self, found: Sequence[Silence]) -> None:
         """Makes events of silent children."""
         for silence in found:
-            self._dirty.update((silence.child, *silence.behind))
+            lost = (silence.child, *silence.others)
+            self._dirty.update((*lost, *silence.behind))
+            why = f"{silence.why}, silent for {silence.silent_ms / 1000:.0f} s"
+            if silence.others:
+                self.event(wire.MANY_SILENT, self.settings.station, _many((*lost, *silence.behind), why))
+                continue
             behind = f"; behind it: {', '.join(silence.behind)}" if silence.behind else ""
-            self.event(
-                wire.CHILD_SILENT,
-                silence.child,
-                f"{silence.why}, silent for {silence.silent_ms / 1000:.0f} s{behind}"[:400],
-            )
+            self.event(wire.CHILD_SILENT, silence.child, f"{why}{behind}"[:400])
+
+    def returned(self, found: Sequence[Return]) -> None:
+        """Makes events of children that are heard again."""
+        for one in found:
+            if one.others:
+                self.event(wire.MANY_BACK, self.settings.station, _many((one.child, *one.others), ""))
+            else:
+                self.event(wire.CHILD_BACK, one.child)
 
     # ------------------------------------------------------------------------------------------ steps
 
@@ -381,36 +628,12 @@ class Exchange:
         """Moves an incident; durable when this returns. Raises StepRefusedError, KeyError."""
 
         def work(connection: Connection) -> tuple[tuple[str, int, int], Entry]:
-            table = schema.incidents
-            row = connection.execute(select(table).where(table.c.id == number)).first()
-            if row is None:
-                raise KeyError(number)
-            check_step(State(row.state), state, outcome, note)
-            connection.execute(
-                table.update()
-                .where(table.c.id == number)
-                .values(state=state.value, outcome=outcome.value if outcome else None)
-            )
-            detail = {STEP_BOOT: row.boot, STEP_SEQ: row.seq, STEP_BY: by, STEP_NOTE: note}
-            if outcome:
-                detail[STEP_OUTCOME] = outcome.value
-            entry = self.own(STEPS[state], row.device, detail)
-            connection.execute(
-                insert(schema.steps).values(
-                    incident=number,
-                    state=state.value,
-                    at_ms=entry.received_at_ms,
-                    by=by,
-                    note=note,
-                    outcome=outcome.value if outcome else None,
-                )
-            )
-            self._journal.keep(connection, entry)
-            return (row.device, row.boot, row.seq), entry
+            return self._journal.step(connection, number, state, by, note, outcome, self.own)
 
         identity, entry = self._journal.now(work)
         self.offer(entry)
         self.receipt(identity, STAGES[state])
+        logs.hop("step", identity, alarm=True, to=state.value, by=by, outcome=outcome, stage=STAGES[state])
         self._notices.tell("incidents", "happenings")
 
     # ---------------------------------------------------------------------------------------- memory
@@ -418,47 +641,41 @@ class Exchange:
     def remember(self) -> None:
         """Loads what the last run knew of its children."""
         self.commands.remember()
-        with self._journal.readers.connect() as connection:
-            rows = connection.execute(select(schema.latest)).all()
+        known = self._journal.heard()
         with self.watch_lock:
-            for row in rows:
-                message = wire.decode(row.message)
-                self.reports[row.child] = Report(row.via or row.child, message, row.heard_at_ms)
-                if row.via:
-                    self._routes[row.child] = row.via
+            for last in known:
+                self.reports[last.child] = Report(last.via or last.child, last.message, last.heard_at_ms)
+                if last.via:
+                    self._routes[last.child] = last.via
                 self.supervision.expect(
-                    row.child, station=wire.CHILDREN in message, identity=(row.boot, row.seq), now_ms=monotonic_ms()
+                    last.child,
+                    station=wire.CHILDREN in last.message,
+                    identity=last.identity,
+                    now_ms=self.clock.monotonic_ms(),
                 )
-                self.supervision.children[row.child].via = None if row.via == row.child else row.via
-                self.supervision.children[row.child].reported = bool(row.silent)
+                via = None if last.via == last.child else last.via
+                self.supervision.remember(last.child, via=via, reported=last.silent)
 
     def save(self) -> None:
         """Writes the children that were heard since the last call."""
         names, self._dirty = self._dirty, set()
-        rows = []
+        heard = []
         for name in names & self.reports.keys():
             report, watched = self.reports[name], self.supervision.children.get(name)
             if watched is None:  # retired since
                 continue
-            boot, seq = watched.identity
-            rows.append(
-                {
-                    "child": name,
-                    "via": report.via,
-                    "boot": boot,
-                    "seq": seq,
-                    "heard_at_ms": report.heard_at_ms,
-                    "message": wire.encode(report.message),
-                    "silent": int(watched.reported),
-                }
+            heard.append(
+                Heard(name, report.via, watched.identity, report.heard_at_ms, report.message, watched.reported)
             )
-        if not rows:
-            return
-        statement = sqlite_insert(schema.latest)
-        statement = statement.on_conflict_do_update(
-            index_elements=["child"],
-            set_={
-                name: statement.excluded[name] for name in ("via", "boot", "seq", "heard_at_ms", "message", "silent")
-            },
-        )
-        self._journal.later(lambda connection: connection.execute(statement, rows) and None)
+        if heard:
+            self._journal.later(lambda connection: self._journal.keep_heard(connection, heard))
+
+
+def _many(children: Sequence[str], why: str) -> dict[int, Any]:
+    """The detail of an event about several children: as many as fit by name, and how many there are."""
+    named, room = [], NAMED_ROOM
+    for child in children[: wire.MAX_ITEMS]:
+        room -= len(child) + 2
+        if room >= 0:
+            named.append(child)
+    return {MANY_WHY: why[:200], MANY_NAMED: named, MANY_COUNT: len(children)}

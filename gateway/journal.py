@@ -1,7 +1,8 @@
 """The append-only record: what is in it is on the disk, once, and what is receipted is in it.
 
 One thread writes. It takes everything that waits, alarms first and by themselves, and commits it together; only then
-does it tell whoever asked. If it can't write it stops the whole station, loudly: buttons and parents keep what they have.
+does it tell whoever asked. While the disk is full, read-only or failing it keeps what waits, promises nobody anything,
+and tries again until it goes; a damaged database or a fault of the program stops the whole station, loudly.
 """
 
 from __future__ import annotations
@@ -13,16 +14,29 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Connection, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import schema
-from gateway.desk import State, StepRefusedError
-from gateway.resettling import resettle
-from gateway.vocabulary import CAUSES, HOWS, STAGES, STATES
+from gateway import chain, database, schema
+from gateway.chain import Checkpoint, Sealer
+from gateway.desk import MaintenanceRefusedError, Outcome, State, StepRefusedError, StorageError
+from gateway.incidents import check_step
+from gateway.vocabulary import (
+    CAUSES,
+    HOWS,
+    STAGES,
+    STATES,
+    STEP_BOOT,
+    STEP_BY,
+    STEP_NOTE,
+    STEP_OUTCOME,
+    STEP_SEQ,
+    STEPS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +46,12 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 EX_IOERR = 74
+RETRY_S = 1.0  # in trouble
+IDLE_S = 10.0  # without anything to write: then the disk is tried
+RECORD = 100  # kind of an entry that is an event for the journal's sake only: no page lists it
+RECORDS = {wire.CHECKPOINT, wire.REGISTRY_ENTRY}
+CHECKPOINT_ENTRIES = 1_000
+CHECKPOINT_S = 600.0
 
 T = TypeVar("T")
 
@@ -69,31 +89,81 @@ class Kept:
     stage: int  # the newest stage that can be receipted
 
 
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A kept message that a parent has not receipted. position: where it stands in the journal."""
+
+    position: int
+    identity: tuple[str, int, int]
+    envelope: bytes
+    hops: list[list[Any]]
+    received_at_ms: int
+    happened_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a child said last. identity: (boot, seq) of its newest heartbeat; silent: it is reported as silent."""
+
+    child: str
+    via: str | None
+    identity: tuple[int, int]
+    heard_at_ms: int
+    message: dict[int, Any]
+    silent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why nothing can be written at present. since: time.monotonic()."""
+
+    why: str
+    since: float
+
+
 @dataclass(slots=True)
 class _Job:
     work: Callable[[Connection], Any]
     done: Callable[[Any], None]
     failed: Callable[[Exception], None]
     since: float  # time.monotonic()
+    alarm: bool = False
+    patient: bool = True  # False: somebody waits for it, and is told rather than kept waiting
+    key: object = None
 
 
 class Journal:
-    """The station's database and the thread that writes it."""
+    """The station's database and the thread that writes it.
 
-    def __init__(self, database: Path, parents: Sequence[str]) -> None:
-        database.parent.mkdir(parents=True, exist_ok=True)
+    where: SQLite's file or PostgreSQL's URL. sealer: signs the chain's checkpoints; None: the running station does.
+    on_trouble(why) and on_recovered(why, seconds) are called on the writing thread, on_checkpoint(one) after its commit.
+    Raises StorageError if the database can't be opened.
+    """
+
+    def __init__(self, where: Path | str, parents: Sequence[str], sealer: Sealer | None = None) -> None:
+        database.prepare(where)
         self._parents = tuple(parents)
-        self._writer = schema.open_database(database, writes=True)
-        self.readers = schema.open_database(database, writes=False)
-        with self._writer.begin() as connection:
-            schema.metadata.create_all(connection)
-            resettle(connection)
+        self._writer = database.open_database(where, writes=True, create=False)
+        self.readers = database.open_database(where, writes=False)
+        self._connection: Connection | None = None
         self._alarms: deque[_Job] = deque()
         self._others: deque[_Job] = deque()
+        self._in_hand: float | None = None  # since when the oldest of what is being written waits
+        self._keyed: dict[object, _Job] = {}
         self._waiting = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self.commits = 0
+        self.trouble: Trouble | None = None
+        self.on_trouble: Callable[[str], None] = lambda _: None
+        self.on_recovered: Callable[[str, float], None] = lambda _why, _lasted_s: None
+        self.on_checkpoint: Callable[[Checkpoint], None] = lambda _: None
+        self._sealer = sealer
+        self._head: tuple[int, bytes] | None = None  # the newest entry and its chain, within a transaction
+        self._news = 0  # entries since the last checkpoint, but for those that tell of checkpoints
+        self._sealed_at = time.monotonic()
+        self._unwritten: list[Checkpoint] = []
+        self.measured: Callable[[float], None] = lambda _seconds: None  # called with the length of each transaction
 
     def start(self) -> None:
         """Starts writing."""
@@ -105,10 +175,8 @@ class Journal:
             self._stopping = True
             self._waiting.notify()
         self._thread.join(10)
-        self.close()
-
-    def close(self) -> None:
-        """Closes the database of a journal that was never started."""
+        if self._connection is not None:
+            self._connection.close()
         self._writer.dispose()
         self.readers.dispose()
 
@@ -122,6 +190,7 @@ class Journal:
         """How long the oldest write has been waiting, in seconds."""
         with self._waiting:
             oldest = [queue[0].since for queue in (self._alarms, self._others) if queue]
+            oldest += [] if self._in_hand is None else [self._in_hand]
         return time.monotonic() - min(oldest) if oldest else 0.0
 
     def put(self, entry: Entry, done: Callable[[Kept], None]) -> None:
@@ -135,60 +204,141 @@ class Journal:
         *,
         alarm: bool = False,
         failed: Callable[[Exception], None] = lambda _: None,
+        key: object = None,
     ) -> None:
-        """Does `work` in the next transaction. It may raise StepRefusedError or KeyError, before it writes anything."""
-        with self._waiting:
-            (self._alarms if alarm else self._others).append(_Job(work, done, failed, time.monotonic()))
-            self._waiting.notify()
+        """Does `work` in the next transaction. It may raise StepRefusedError or KeyError, before it writes anything.
+
+        It may be done more than once, until one time is committed. key: of equal ones that wait only the last is done.
+        """
+        self._add(_Job(work, done, failed, time.monotonic(), alarm, key=key))
 
     def now(self, work: Callable[[Connection], T]) -> T:
-        """Does `work` and returns its result once it is committed."""
+        """Does `work` and returns its result once it is committed. Raises StorageError if nothing can be written now."""
         future: Future[T] = Future()
-        self.later(work, future.set_result, failed=future.set_exception)
+        self._add(_Job(work, future.set_result, future.set_exception, time.monotonic(), patient=False))
         return future.result(30)
+
+    def _add(self, job: _Job) -> None:
+        with self._waiting:
+            trouble = self.trouble
+            if trouble is None or job.patient:
+                known = self._keyed.get(job.key) if job.key is not None else None
+                if known is not None:
+                    known.work, known.done, known.failed = job.work, job.done, job.failed
+                    return
+                if job.key is not None:
+                    self._keyed[job.key] = job
+                (self._alarms if job.alarm else self._others).append(job)
+                self._waiting.notify()
+                return
+        job.failed(_unwritten(trouble.why))
+
+    def report(self, error: DBAPIError) -> None:
+        """Judges an error that a reader met: trouble that passes is logged, a damaged database stops the station."""
+        found = database.trouble(error)
+        if found is None or not found.passes:
+            self._give_up(error)
+        logger.error("the database can't be read at present: %s", found.why)
 
     def next_boot(self) -> int:
         """The station's next boot number, never given before. Call before `start`.
 
-        It is the time in seconds where that is more, so that a database restored from a copy repeats none either.
+        It is the time in seconds where that is more, so that a database restored from a copy repeats none either. If it
+        can't be written now, it is before anything that carries it.
         """
-        with self._writer.begin() as connection:
-            row = connection.execute(select(schema.station.c.value).where(schema.station.c.key == "boot")).scalar()
-            boot = max(int(row or 0) + 1, int(time.time()))
-            statement = sqlite_insert(schema.station).values(key="boot", value=str(boot))
-            connection.execute(statement.on_conflict_do_update(index_elements=["key"], set_={"value": str(boot)}))
+        with self.readers.connect() as connection:
+            last = database.kept(connection, "boot")
+        boot = max(int(last or 0) + 1, int(time.time()))
+        row = {"key": "boot", "value": str(boot)}
+
+        def write(connection: Connection) -> None:
+            database.upsert(connection, schema.station, row, ["key"])
+
+        try:
+            with self._writer.begin() as connection:
+                write(connection)
+        except DBAPIError as error:
+            found = database.trouble(error)
+            if found is None or not found.passes:
+                raise
+            self.trouble = Trouble(found.why, time.monotonic())
+            logger.critical("the journal can't be written: %s; alarms are passed on, nothing is promised", found.why)
+            self.later(write)
         return boot
+
+    # ------------------------------------------------------------------------------ the writing thread
 
     def _run(self) -> None:
         try:
-            with self._writer.connect() as connection:
-                while jobs := self._take():
-                    self._commit(connection, jobs)
-        except BaseException:  # whatever it is: a station that can't write must not look alive
-            logger.critical(
-                "the journal can't be written: stopping, so that nobody is promised anything", exc_info=True
-            )
-            os._exit(EX_IOERR)
+            while True:
+                jobs = self._take()
+                if jobs is None and not (self._news and self._sealer and self.trouble is None):
+                    break
+                try:
+                    self._commit(jobs or [], closing=jobs is None)
+                except (DBAPIError, OSError) as error:
+                    found = database.trouble(error)
+                    if found is None or not found.passes:
+                        raise
+                    self._endure(found.why, jobs or [])
+                    if self._stopping:
+                        break
+                else:
+                    if jobs is None:
+                        break
+                    self._recovered()
+        except BaseException as error:  # noqa: BLE001 whatever it is: a station that can't write must not look alive
+            self._give_up(error)
 
-    def _take(self) -> list[_Job]:
+    def _give_up(self, error: BaseException) -> NoReturn:
+        found = database.trouble(error)
+        told = database.advice(found) if found else "the journal can't be written"
+        logger.critical("%s: stopping, so that nobody is promised anything", told, exc_info=error)
+        os._exit(EX_IOERR)
+
+    def _take(self) -> list[_Job] | None:
+        """What to write next; nothing: to try the disk; None: all is written, and the journal is to stop."""
         with self._waiting:
-            while not self._alarms and not self._others:
-                if self._stopping:
-                    return []
-                self._waiting.wait()
+            self._in_hand = None
+            if self.trouble is None and not self._stopping and not self._alarms and not self._others:
+                self._waiting.wait(IDLE_S)
             queue = self._alarms or self._others
-            return [queue.popleft() for _ in range(min(len(queue), BATCH))]
+            if not queue and self._stopping:
+                return None
+            jobs = [queue.popleft() for _ in range(min(len(queue), BATCH))]
+            for job in jobs:
+                self._keyed.pop(job.key, None)
+            self._in_hand = jobs[0].since if jobs else time.monotonic()
+            return jobs
 
-    def _commit(self, connection: Connection, jobs: list[_Job]) -> None:
+    def _commit(self, jobs: list[_Job], *, closing: bool = False) -> None:
         results: list[tuple[_Job, Any]] = []
         refused: list[tuple[_Job, Exception]] = []
-        with connection.begin():
-            for job in jobs:
-                try:
-                    results.append((job, job.work(connection)))
-                except (StepRefusedError, KeyError) as error:
-                    refused.append((job, error))
+        began = time.monotonic()
+        if self._connection is None:
+            self._connection = self._writer.connect()
+        self._head, fresh, sealed = None, self._news, None
+        later: list[_Job] = []
+        try:
+            with self._connection.begin():
+                for number, job in enumerate(jobs):
+                    if number and self._alarms and not job.alarm:
+                        later = jobs[number:]  # an alarm came: it waits for this commit, and for no more
+                        break
+                    try:
+                        results.append((job, job.work(self._connection)))
+                    except (StepRefusedError, MaintenanceRefusedError, KeyError) as error:
+                        refused.append((job, error))
+                if self._sealer and self._is_due(closing=closing):
+                    sealed = self._checkpoint(self._connection, self._sealer)
+                elif not jobs:
+                    database.upsert(self._connection, schema.station, {"key": "tried", "value": ""}, ["key"])
+        except BaseException:
+            self._news = fresh
+            raise
+        self._put_back(later)
         self.commits += 1
+        self.measured(time.monotonic() - began)
         for job, result in results:
             try:
                 job.done(result)
@@ -196,43 +346,94 @@ class Journal:
                 logger.exception("what follows on a commit failed")
         for job, reason in refused:
             job.failed(reason)
+        if sealed:
+            self._sealed(sealed)
 
-    def keep(self, connection: Connection, entry: Entry) -> Kept:
-        """Writes an entry within a transaction; `put` is the ordinary way."""
+    def _put_back(self, jobs: list[_Job]) -> None:
+        """Jobs that were taken and not done, before all others; of equal ones the newer stays."""
+        with self._waiting:
+            for job in reversed(jobs):
+                if job.key is None or self._keyed.setdefault(job.key, job) is job:
+                    (self._alarms if job.alarm else self._others).appendleft(job)
+
+    def _endure(self, why: str, jobs: list[_Job]) -> None:
+        """Keeps what could not be written, with a new connection for the next time, and waits a moment."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except DBAPIError:
+                connection.invalidate()
+        with self._waiting:
+            began = self.trouble is None
+            self.trouble = Trouble(why, self.trouble.since if self.trouble else time.monotonic())
+            told = [job for job in (*jobs, *self._others) if not job.patient]
+            self._others = deque(job for job in self._others if job.patient)
+        self._put_back([job for job in jobs if job.patient])
+        for job in told:
+            job.failed(_unwritten(why))
+        if began:
+            logger.critical("the journal can't be written: %s; alarms are passed on, nothing is promised", why)
+            self.on_trouble(why)
+        with self._waiting:
+            self._waiting.wait_for(lambda: self._stopping, RETRY_S)
+
+    def _recovered(self) -> None:
+        trouble, self.trouble = self.trouble, None
+        if trouble is not None:
+            lasted_s = time.monotonic() - trouble.since
+            logger.warning("the journal is written again, after %.0f s: %s", lasted_s, trouble.why)
+            self.on_recovered(trouble.why, lasted_s)
+
+    # -------------------------------------------------------------------------------------- the chain
+
+    def _is_due(self, *, closing: bool) -> bool:
+        if not self._news:
+            return False
+        return closing or self._news >= CHECKPOINT_ENTRIES or time.monotonic() - self._sealed_at >= CHECKPOINT_S
+
+    def _checkpoint(self, connection: Connection, sealer: Sealer) -> Checkpoint:
+        position, now_chain = self._head = self._head or head(connection)
+        made = seal(connection, sealer, position, now_chain)
+        self._news = 0
+        return made
+
+    def _sealed(self, checkpoint: Checkpoint) -> None:
+        self._sealed_at = time.monotonic()
+        self._unwritten.append(checkpoint)
+        try:
+            while self._sealer and self._unwritten:
+                self._sealer.write_down(self._unwritten[0])
+                del self._unwritten[0]
+        except OSError as error:
+            logger.warning("a checkpoint can't be written to %s: %s", self._sealer and self._sealer.file, error)
+        self.on_checkpoint(checkpoint)
+
+    def keep(self, connection: Connection, entry: Entry, *, relayed: bool = True) -> Kept:
+        """Writes an entry within a transaction; `put` is the ordinary way. relayed: whether parents and pages get it."""
         source, boot, seq = entry.identity
-        table = schema.journal
+        position, before = self._head = self._head or head(connection)
+        hops = wire.encode(entry.hops)
+        kind = RECORD if not relayed or entry.message.get(wire.CODE) in RECORDS else entry.kind
+        columns = [
+            position + 1, source, boot, seq, kind,
+            entry.happened_at_ms, int(entry.exact), entry.received_at_ms, entry.envelope, hops,
+        ]  # fmt: skip
+        now_chain = chain.link(before, columns)
         number = connection.execute(
-            sqlite_insert(table)
-            .values(
-                source=source,
-                boot=boot,
-                seq=seq,
-                kind=entry.kind,
-                happened_at_ms=entry.happened_at_ms,
-                exact=int(entry.exact),
-                received_at_ms=entry.received_at_ms,
-                envelope=entry.envelope,
-                hops=wire.encode(entry.hops),
-            )
-            .on_conflict_do_nothing()
-            .returning(table.c.id)
+            _KEEP[connection.dialect.name], dict(zip((*chain.HASHED, "chain"), (*columns, now_chain), strict=True))
         ).scalar()
         if number is None:
             return self._repeated(connection, entry)
+        self._head = number, now_chain
+        self._news += entry.message.get(wire.CODE) != wire.CHECKPOINT
         if entry.kind == wire.ALARM:
+            connection.execute(insert(schema.incidents), incident(number, entry))
+        if relayed and self._parents:
             connection.execute(
-                insert(schema.incidents).values(
-                    id=number,
-                    device=source,
-                    boot=boot,
-                    seq=seq,
-                    cause=CAUSES.get(entry.message[wire.CAUSE], f"cause {entry.message[wire.CAUSE]}"),
-                    how=HOWS.get(entry.message.get(wire.HOW, 0), "both"),
-                    state=State.RAISED.value,
-                )
+                insert(schema.deliveries),
+                [{"entry": number, "parent": parent, "kind": entry.kind} for parent in self._parents],
             )
-        for parent in self._parents:
-            connection.execute(insert(schema.deliveries).values(entry=number, parent=parent, kind=entry.kind))
         return Kept(number, fresh=True, conflict=False, stage=wire.AT_HQ)
 
     def _repeated(self, connection: Connection, entry: Entry) -> Kept:
@@ -243,9 +444,14 @@ class Journal:
         return Kept(number, fresh=False, conflict=conflict, stage=stage_of(connection, entry.identity) or wire.AT_HQ)
 
     def delivered(
-        self, connection: Connection, parent: str, identity: tuple[str, int, int], stage: int
+        self,
+        connection: Connection,
+        parent: str,
+        identity: tuple[str, int, int],
+        stage: int,
+        at_ms: int | None = None,
     ) -> State | None:
-        """Notes a parent's receipt. Returns the state that the incident moved to, if it did."""
+        """Notes a parent's receipt. Returns the state that the incident moved to, if it did. at_ms: when it came, UTC."""
         number = connection.execute(select(schema.journal.c.id).where(*_is(identity))).scalar()
         if number is None:
             return None
@@ -255,7 +461,7 @@ class Journal:
             .where(
                 table.c.entry == number, table.c.parent == parent, (table.c.stage.is_(None)) | (table.c.stage < stage)
             )
-            .values(stage=stage)
+            .values(stage=stage, stage_at_ms=at_ms, at_ms=func.coalesce(table.c.at_ms, at_ms))
         )
         state = STATES.get(stage)
         now = connection.execute(select(schema.incidents.c.state).where(schema.incidents.c.id == number)).scalar()
@@ -263,6 +469,242 @@ class Journal:
             return None
         connection.execute(update(schema.incidents).where(schema.incidents.c.id == number).values(state=state.value))
         return state
+
+    def delivered_all(
+        self, connection: Connection, parent: str, receipts: Sequence[tuple[tuple[str, int, int], int]], now_ms: int
+    ) -> None:
+        """Notes receipts, (identity, stage) each, that came at `now_ms`, UTC, and move no incident: of stage 2 at most."""
+        rows = [
+            {
+                "of": parent,
+                "its_source": source,
+                "its_boot": boot,
+                "its_seq": seq,
+                "its_stage": stage,
+                "now_ms": now_ms,
+            }
+            for (source, boot, seq), stage in receipts
+        ]
+        if rows:
+            connection.execute(_DELIVERED, rows)
+
+    def owed(self, parent: str, kind: int, after: int, limit: int) -> list[Owed]:
+        """What `parent` has not receipted of one kind beyond the position `after`, oldest first."""
+        deliveries, journal = schema.deliveries.c, schema.journal.c
+        query = (
+            select(
+                journal.id,
+                journal.source,
+                journal.boot,
+                journal.seq,
+                journal.envelope,
+                journal.hops,
+                journal.received_at_ms,
+                journal.happened_at_ms,
+            )
+            .join(schema.deliveries, deliveries.entry == journal.id)
+            .where(
+                deliveries.parent == parent,
+                deliveries.kind == kind,
+                deliveries.stage.is_(None),
+                deliveries.entry > after,
+            )
+            .order_by(deliveries.entry)  # by journal.id, SQLite would sort everything that waits for every page
+            .limit(limit)
+        )
+        with self.readers.connect() as connection:
+            rows = connection.execute(query).all()
+        return [
+            Owed(
+                row.id,
+                (row.source, row.boot, row.seq),
+                row.envelope,
+                wire.decode(row.hops),
+                row.received_at_ms,
+                row.happened_at_ms,
+            )
+            for row in rows
+        ]
+
+    # ------------------------------------------------------------------------------------ the incidents
+
+    def stage(self, identity: tuple[str, int, int]) -> int | None:
+        """The newest stage that can be receipted for a message; None if it isn't here."""
+        with self.readers.connect() as connection:
+            return stage_of(connection, identity)
+
+    def step(
+        self,
+        connection: Connection,
+        number: int,
+        state: State,
+        by: str,
+        note: str,
+        outcome: Outcome | None,
+        own: Callable[[int, str, object], Entry],
+    ) -> tuple[tuple[str, int, int], Entry]:
+        """Moves an incident within a transaction; its identity, and the event that `own` made of the step.
+
+        Raises StepRefusedError, KeyError.
+        """
+        table = schema.incidents
+        row = connection.execute(select(table).where(table.c.id == number)).first()
+        if row is None:
+            raise KeyError(number)
+        check_step(State(row.state), state, outcome, note)
+        connection.execute(
+            table.update()
+            .where(table.c.id == number)
+            .values(state=state.value, outcome=outcome.value if outcome else None)
+        )
+        detail = {STEP_BOOT: row.boot, STEP_SEQ: row.seq, STEP_BY: by, STEP_NOTE: note}
+        if outcome:
+            detail[STEP_OUTCOME] = outcome.value
+        entry = own(STEPS[state], row.device, detail)
+        connection.execute(
+            insert(schema.steps).values(
+                incident=number,
+                state=state.value,
+                at_ms=entry.received_at_ms,
+                by=by,
+                note=note,
+                outcome=outcome.value if outcome else None,
+            )
+        )
+        self.keep(connection, entry)
+        return (row.device, row.boot, row.seq), entry
+
+    # ------------------------------------------------------------------------------------- the children
+
+    def heard(self) -> list[Heard]:
+        """What every child said last, as far as it was kept."""
+        with self.readers.connect() as connection:
+            rows = connection.execute(select(schema.latest)).all()
+        return [
+            Heard(
+                row.child,
+                row.via,
+                (row.boot, row.seq),
+                row.heard_at_ms,
+                wire.decode(row.message),
+                bool(row.silent),
+            )
+            for row in rows
+        ]
+
+    def keep_heard(self, connection: Connection, heard: Sequence[Heard]) -> None:
+        """Writes what children said last, within a transaction."""
+        rows = [
+            {
+                "child": last.child,
+                "via": last.via,
+                "boot": last.identity[0],
+                "seq": last.identity[1],
+                "heard_at_ms": last.heard_at_ms,
+                "message": wire.encode(last.message),
+                "silent": int(last.silent),
+            }
+            for last in heard
+        ]
+        database.upsert(connection, schema.latest, rows, ["child"])
+
+
+_DELIVERED = (
+    update(schema.deliveries)
+    .where(
+        schema.deliveries.c.parent == bindparam("of"),
+        schema.deliveries.c.entry
+        == select(schema.journal.c.id)
+        .where(
+            schema.journal.c.source == bindparam("its_source"),
+            schema.journal.c.boot == bindparam("its_boot"),
+            schema.journal.c.seq == bindparam("its_seq"),
+        )
+        .scalar_subquery(),
+        schema.deliveries.c.stage.is_(None) | (schema.deliveries.c.stage < bindparam("its_stage")),
+    )
+    .values(
+        stage=bindparam("its_stage"),
+        stage_at_ms=bindparam("now_ms"),
+        at_ms=func.coalesce(schema.deliveries.c.at_ms, bindparam("now_ms")),
+    )
+)
+
+
+_KEEP = {
+    name: made(schema.journal)
+    .on_conflict_do_nothing(index_elements=["source", "boot", "seq"])
+    .returning(schema.journal.c.id)
+    for name, made in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+}
+
+
+def _unwritten(why: str) -> StorageError:
+    return StorageError(f"nothing was changed: this station can't write its journal now ({why})")
+
+
+def incident(number: int, entry: Entry) -> dict[str, Any]:
+    """The incident that the alarm at position `number` opens."""
+    source, boot, seq = entry.identity
+    return {
+        "id": number,
+        "device": source,
+        "boot": boot,
+        "seq": seq,
+        "cause": CAUSES.get(entry.message[wire.CAUSE], f"cause {entry.message[wire.CAUSE]}"),
+        "how": HOWS.get(entry.message.get(wire.HOW, 0), "both"),
+        "state": State.RAISED.value,
+    }
+
+
+def head(connection: Connection) -> tuple[int, bytes]:
+    """Position and chain of the newest entry; where retention left none, of the cut."""
+    table = schema.journal.c
+    row = connection.execute(select(table.id, table.chain).order_by(table.id.desc()).limit(1)).first()
+    if row is None:
+        cuts = schema.checkpoints.c
+        row = connection.execute(select(cuts.position, cuts.chain).order_by(cuts.position.desc()).limit(1)).first()
+    return (row[0], row[1]) if row else (0, chain.GENESIS)
+
+
+def seal(connection: Connection, sealer: Sealer, position: int, now_chain: bytes, *, cut: bool = False) -> Checkpoint:
+    """A new checkpoint, within a transaction."""
+    table, journal = schema.checkpoints.c, schema.journal.c
+    last = connection.execute(
+        select(table.position, table.count).where(table.position <= position).order_by(table.position.desc()).limit(1)
+    ).first()
+    since = connection.execute(
+        select(func.count()).where(journal.id > (last[0] if last else 0), journal.id <= position)
+    ).scalar_one()
+    made = sealer.seal(position, now_chain, (last[1] if last else 0) + since, time.time_ns() // 1_000_000, cut=cut)
+    row = {
+        "position": position,
+        "cut": int(cut),
+        "chain": now_chain,
+        "count": made.count,
+        "at_ms": made.at_ms,
+        "signature": made.signature,
+    }
+    database.upsert(connection, schema.checkpoints, row, ["position", "cut"])
+    return made
+
+
+def own_entry(
+    station: str, identity: tuple[int, int], code: int, subject: str, detail: object, now_ms: int, key: bytes
+) -> Entry:
+    """An event of a station's own. identity: (boot, seq). now_ms: UTC. key: any; parents get it sealed anew."""
+    boot, seq = identity
+    message: dict[int, Any] = {
+        wire.KIND: wire.EVENT,
+        wire.BOOT: boot,
+        wire.SEQ: seq,
+        wire.AGE: 0,
+        wire.CODE: code,
+        wire.SUBJECT: subject,
+    }
+    if detail is not None:
+        message[wire.DETAIL] = detail
+    return Entry(station, message, wire.seal(message, station, key), [], now_ms, now_ms, exact=True)
 
 
 def _is(identity: tuple[str, int, int]) -> tuple[Any, Any, Any]:
@@ -274,6 +716,11 @@ def _is(identity: tuple[str, int, int]) -> tuple[Any, Any, Any]:
 def _lasting(message: dict[int, Any]) -> dict[int, Any]:
     """A message without what its sender brings up to date at every sending."""
     return {field: value for field, value in message.items() if field not in {wire.AGE, wire.RESUMED}}
+
+
+def kind_of(connection: Connection, identity: tuple[str, int, int]) -> int | None:
+    """ALARM or EVENT; None: no such message is in the journal."""
+    return connection.execute(select(schema.journal.c.kind).where(*_is(identity))).scalar()
 
 
 def stage_of(connection: Connection, identity: tuple[str, int, int]) -> int | None:

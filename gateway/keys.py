@@ -18,6 +18,10 @@ class KeyFileError(Exception):
     """A key or certificate file can't be used; the text says which and why."""
 
 
+class SealedKeyError(KeyFileError):
+    """The passphrase of a key is missing, or is another one."""
+
+
 def private_key(path: Path, passphrase: str | None = None) -> ec.EllipticCurvePrivateKey:
     """The P-256 private key in a PEM file; passphrase: of a sealed one, a plain one needs none. Raises KeyFileError."""
     try:
@@ -28,12 +32,12 @@ def private_key(path: Path, passphrase: str | None = None) -> ec.EllipticCurvePr
                 f'{path}: the key is sealed, and no passphrase is set: name its file with key_file = "…" in the settings, or '
                 "give the service the credential tocsin-key"
             )
-            raise KeyFileError(message)
+            raise SealedKeyError(message)
         key = load_pem_private_key(octets, passphrase.encode() if sealed and passphrase else None)
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, ValueError) and passphrase is not None and sealed:
             message = f"{path}: the passphrase does not open this key: it was sealed under another one, or is damaged"
-            raise KeyFileError(message) from error
+            raise SealedKeyError(message) from error
         message = f"{path}: no usable private key: {error}"
         raise KeyFileError(message) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
@@ -60,6 +64,21 @@ def certificates(path: Path) -> list[x509.Certificate]:
     except (OSError, ValueError) as error:
         message = f"{path}: no usable certificate: {error}"
         raise KeyFileError(message) from error
+
+
+def token(path: Path) -> str:
+    """The secret word in a file: one line, 16 characters or more. Raises KeyFileError."""
+    try:
+        word = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        message = f"{path}: no usable token: {error}"
+        raise KeyFileError(message) from error
+    if len(word) < 16 or not word.isprintable() or " " in word:
+        message = (
+            f"{path}: no usable token: it is one line of 16 characters or more, such as `openssl rand -hex 24` makes"
+        )
+        raise KeyFileError(message)
+    return word
 
 
 def point(key: object) -> bytes:

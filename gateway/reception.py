@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
 from firmware import wire
 from gateway import keys, schema, sitebook
+from gateway.clock import monotonic_ms, utc_ms
 from gateway.commands import NAMES
 from gateway.desk import (
     TEST_CAUSE,
@@ -28,11 +30,16 @@ from gateway.desk import (
     StepRefusedError,
 )
 from gateway.enrolment import moment
-from gateway.exchange import monotonic_ms, utc_ms
 from gateway.settings import VERSION
+from gateway.standing import standing
 from gateway.vocabulary import (
     CODES,
     LOOPS,
+    MAINTENANCE_BY,
+    MAINTENANCE_UNTIL_MS,
+    MANY_COUNT,
+    MANY_NAMED,
+    MANY_WHY,
     REFUSAL_COUNT,
     REFUSAL_WHY,
     SITE_BY,
@@ -49,10 +56,10 @@ if TYPE_CHECKING:
 
     from gateway.desk import Subscription
     from gateway.enrolment import Registrar
-    from gateway.exchange import Report
     from gateway.registry import Enrolled
     from gateway.sites import Site, SiteChange
     from gateway.station import Station
+    from gateway.supervision import Watched
 
 MOST_ALARMS, MOST_TESTS = 500, 50  # on the list of open ones
 WARN_CERTIFICATE_MS = 30 * 86_400_000
@@ -61,6 +68,7 @@ CLOCK_LIMIT_MS = 2_000
 PAST_SHOWN, PAST_SEARCHED = 200, 3_000  # of an entrance: rows shown; newest events of all looked through
 BACKLOG_LIMIT = 1_000  # writes
 WAIT_LIMIT_S = 2.0
+LAST_MS = 253_402_300_800_000  # the year 10000: no calendar goes further
 
 
 class Reception:
@@ -121,7 +129,7 @@ class Reception:
         table, journal, steps = schema.incidents.c, schema.journal.c, schema.steps.c
         with self._of.journal.readers.connect() as connection:
             rows = connection.execute(
-                select(schema.incidents, journal.happened_at_ms, journal.exact, journal.received_at_ms)
+                select(schema.incidents, journal.happened_at_ms, journal.exact, journal.received_at_ms, journal.hops)
                 .join(schema.journal, journal.id == table.id)
                 .where(condition)
                 .order_by(table.id.desc())
@@ -152,82 +160,102 @@ class Reception:
                 for step in taken
             ),
             outcome=Outcome(row.outcome) if row.outcome else None,
+            vouched_by=self._voucher(row),
         )
+
+    def _voucher(self, row: Row[Any]) -> str:
+        """Headquarters, and an agency, take no alarm of a button they don't know but through a station that vouches."""
+        hops = wire.decode(row.hops)
+        unknown = self.role == "hq" and row.device not in self._of.registry.children()
+        return str(hops[-1][0]) if unknown and hops else ""
 
     # --------------------------------------------------------------------------------- children
 
     def children(self) -> Sequence[Child]:
-        """Every child that is known, by site and entrance."""
+        """Every child that is known and not retired, by site and entrance."""
         exchange, now = self._of.exchange, monotonic_ms()
         enrolled, known = self._of.registry.working(), self._of.registry.children()
         with exchange.watch_lock:
             names = {*enrolled, *exchange.supervision.children} - (known.keys() - enrolled.keys())
             seen = {name: self._standing(name, now) for name in names}
-        made = [self._child(name, *seen[name], exchange.reports.get(name), enrolled.get(name)) for name in names]
+        made = [self._child(name, *seen[name], enrolled.get(name)) for name in names]
         return sorted(
             made, key=lambda child: (child.place.site if child.place else child.id, child.kind != "station", child.id)
         )
 
-    def _standing(self, name: str, now: int) -> tuple[Link, str, bool]:
-        supervision = self._of.exchange.supervision
-        watched = supervision.children.get(name)
-        if watched is None or watched.last_ms is None:
-            return Link.NEVER_SEEN, "it has not been heard since it was enrolled", bool(watched and watched.station)
-        silent = (now - watched.last_ms) // 1000
-        if watched.reported:
-            through = f"; {watched.via} is silent too" if watched.via and supervision.is_late(watched.via, now) else ""
-            return Link.OFFLINE, f"no heartbeat for {silent} s{through}", watched.station
-        if supervision.is_late(name, now):
-            broke = "its connection broke" if watched.gone_ms is not None else f"no heartbeat for {silent} s"
-            return Link.LATE, broke, watched.station
-        return Link.ONLINE, "", watched.station
+    def child(self, child: str) -> Child | None:
+        """One child, a retired one included."""
+        known = self._of.registry.children().get(child)
+        with self._of.exchange.watch_lock:
+            watched = self._of.exchange.supervision.children.get(child)
+            if known is None and watched is None:
+                return None
+            if known and known.retired_at_ms is not None:
+                return Child(child, known.kind, known.place, Link.RETIRED, "it is believed no more", None)
+            seen = self._standing(child, monotonic_ms())
+        return self._child(child, *seen, known)
+
+    def maintain(self, child: str, until_ms: int | None, by: str) -> None:
+        """Puts a child under maintenance, or ends it."""
+        self._of.exchange.maintain(child, until_ms, by)
+
+    def _standing(self, name: str, now: int) -> tuple[Link, str, Watched | None, int | None]:
+        """Its state, why, and when it was last heard, in UTC."""
+        exchange = self._of.exchange
+        watched, report = exchange.supervision.children.get(name), exchange.reports.get(name)
+        link, why = standing(exchange.supervision, watched, report.message if report else None, now)
+        heard_ms = report.heard_at_ms if report else None
+        if watched and watched.via and watched.last_ms is not None and heard_ms is not None:
+            heard_ms = max(heard_ms, utc_ms() - (now - watched.last_ms))  # its station heard it since
+        return link, why, watched, heard_ms
 
     def _child(
-        self, name: str, link: Link, why: str, station: bool, report: Report | None, enrolled: Enrolled | None
+        self, name: str, link: Link, why: str, watched: Watched | None, heard_ms: int | None, enrolled: Enrolled | None
     ) -> Child:
         place, expires_ms = (enrolled.place, enrolled.expires_at_ms) if enrolled else (None, None)
-        if report is None:
-            kind = "station" if station else "button"
-            return Child(name, kind, place, link, why, None, enrolling_until_ms=expires_ms)
-        message = report.message
-        kind = "station" if station or wire.CHILDREN in message else "button"
-        loop = LOOPS.get(message.get(wire.LOOP, -1))
-        tampered = None if wire.TAMPER not in message else bool(message[wire.TAMPER])
-        if link is Link.ONLINE and tampered:
-            link, why = Link.TAMPERED, "its enclosure is open"
-        elif link is Link.ONLINE and message.get(wire.STORAGE):
-            link, why = Link.FAULTY, "its flash can't be written: a press would not survive a power cut"
-        elif link is Link.ONLINE and loop in {"cut", "shorted", "faulty"}:
-            link, why = Link.FAULTY, f"its wire is {loop}"
+        report, maintained = self._of.exchange.reports.get(name), self._of.exchange.maintenance.get(name)
+        until_ms = maintained.until_ms if maintained and maintained.until_ms > utc_ms() else None
+        if maintained and until_ms:
+            why = f"by {maintained.by}" if link is Link.ONLINE else f"by {maintained.by}; {why}"
+            link = Link.MAINTENANCE
+        message = report.message if report else {}
+        station = watched.station if watched else enrolled is not None and enrolled.kind == "station"
         return Child(
             id=name,
-            kind=kind,
+            kind="station" if station or wire.CHILDREN in message else "button",
             place=place,
             link=link,
             why=why,
-            last_heard_ms=report.heard_at_ms,
-            loop=loop,
-            tampered=tampered,
+            last_heard_ms=heard_ms,
+            loop=LOOPS.get(message.get(wire.LOOP, -1)),
+            tampered=None if wire.TAMPER not in message else bool(message[wire.TAMPER]),
             battery_mv=message.get(wire.BATTERY),
             on_mains=None if wire.SUPPLY not in message else message[wire.SUPPLY] == wire.ON_MAINS,
             rssi_dbm=message.get(wire.RSSI),
             firmware=message.get(wire.FIRMWARE),
             uptime_ms=message.get(wire.UPTIME),
             pending=message.get(wire.PENDING),
-            via=None if report.via == name else report.via,
+            via=None if report is None or report.via == name else report.via,
             enrolling_until_ms=expires_ms,
+            maintenance_until_ms=until_ms,
         )
 
     # --------------------------------------------------------------------------------- commands
 
     def command(
-        self, child: str, command: str, by: str, network: tuple[str, str] | None = None, lasts_s: int | None = None
+        self,
+        child: str,
+        command: str,
+        by: str,
+        network: tuple[str, str] | None = None,
+        lasts_s: int | None = None,
+        changes: Mapping[str, str | int] | None = None,
     ) -> Command:
         """Gives a button a command."""
         if self.role != "hq":
             raise CommandRefusedError("commands are given at headquarters: a button believes nobody else")
         code = {name: code for code, name in NAMES.items()}[command]
-        number = self._of.exchange.command(child, code, by, network, lasts_s)
+        number = self._of.exchange.command(child, code, by, network, lasts_s, changes)
         return next(given for given in self.commands(child) if given.id == number)
 
     def commands(self, child: str) -> Sequence[Command]:
@@ -340,12 +368,7 @@ class Reception:
         free = shutil.disk_usage(of.settings.state).free >> 20
         checks = [
             Check("broker", of.broker_up, "connected" if of.broker_up else "not connected: no child can be heard"),
-            Check(
-                "journal",
-                of.journal.backlog < BACKLOG_LIMIT and of.journal.waiting_s < WAIT_LIMIT_S,
-                f"{of.journal.backlog} writes wait, the oldest for {of.journal.waiting_s:.1f} s; "
-                f"{of.journal.commits} committed",
-            ),
+            self._journal_check(),
             self._certificates(),
             Check("disk", free > LEAST_DISK_MB, f"{free} MB free"),
         ]
@@ -361,7 +384,7 @@ class Reception:
                 Check(
                     f"parent {uplink.parent.id}",
                     uplink.connected and heard,
-                    f"{'connected' if uplink.connected else 'not connected'}, {answered}; "
+                    f"{f'connected at {uplink.address}' if uplink.connected else 'not connected'}, {answered}; "
                     f"{alarms} alarms and {events} events not receipted",
                 )
             )
@@ -371,6 +394,17 @@ class Reception:
                 Check(f"clock of {child}", abs(offset) < CLOCK_LIMIT_MS, f"{offset / 1000:+.1f} s from this station's")
             )
         return checks
+
+    def _journal_check(self) -> Check:
+        journal = self._of.journal
+        trouble, waits = journal.trouble, f"{journal.backlog} writes wait, the oldest for {journal.waiting_s:.1f} s"
+        if trouble is not None:
+            lasts = f"for {time.monotonic() - trouble.since:.0f} s"
+            return Check(
+                "journal", False, f"{lasts}: {trouble.why}; alarms are passed on, nothing is promised; {waits}"
+            )
+        sound = journal.backlog < BACKLOG_LIMIT and journal.waiting_s < WAIT_LIMIT_S
+        return Check("journal", sound, f"{waits}; {journal.commits} committed")
 
     def _certificates(self) -> Check:
         """Of the station, which are its broker's, and of its children: a month is time to renew them."""
@@ -411,6 +445,16 @@ def _told(detail: object) -> str:
         return ""
     if not isinstance(detail, dict):
         return str(detail)
+    if isinstance(detail.get(MANY_NAMED), list):
+        named, why = [str(child) for child in detail[MANY_NAMED]], detail.get(MANY_WHY)
+        count = detail.get(MANY_COUNT)
+        more = count - len(named) if isinstance(count, int) else 0
+        told = ", ".join(named) + (f" and {more} more" if more > 0 else "")
+        return f"{why}: {told}" if why else told
+    if MAINTENANCE_BY in detail:
+        until_ms = detail.get(MAINTENANCE_UNTIL_MS)
+        told = f", until {moment(until_ms)}" if isinstance(until_ms, int) and 0 < until_ms < LAST_MS else ""
+        return f"by {detail[MAINTENANCE_BY]}{told}"
     if REFUSAL_WHY in detail and isinstance(detail[REFUSAL_WHY], str):
         return f"{detail[REFUSAL_WHY]} ({detail.get(REFUSAL_COUNT, 1)} times)"
     if isinstance(detail.get(wire.ANSWER_TEXT), str):

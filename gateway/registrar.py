@@ -11,9 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from firmware import wire
-from gateway import enrolment, entries, keys, revocation, sitebook, technicians
+from gateway import enrolment, entries, keys, registry_log, revocation, sitebook, technicians
+from gateway.clock import utc_ms
 from gateway.enrolment import PENDING_MS, RegistryRefusedError, TokenRefusedError, UnfitError, UnknownChildError
-from gateway.exchange import utc_ms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -151,7 +151,7 @@ class Registrar:
 
     def begin(self) -> None:
         """The station was down and heard nobody: entries that are pending get a little more time."""
-        self._change(lambda connection: entries.extend(connection, utc_ms() + RETURN_MS))
+        self._change_later(lambda connection: entries.extend(connection, utc_ms() + RETURN_MS), lambda: None)
         self._change_later(
             lambda connection: sitebook.declare(connection, self._settings.station, utc_ms()), lambda: None
         )
@@ -174,7 +174,9 @@ class Registrar:
     def expire(self) -> None:
         """Forgets pending entries whose time is over, but for those whose board is heard: that one would work unknown."""
         heard, now = set(self._exchange.reports), utc_ms()
-        self._change_later(lambda connection: entries.expire(connection, now, heard, now + PENDING_MS), lambda: None)
+        self._change_later(
+            lambda connection: entries.expire(connection, now, heard, now + PENDING_MS), lambda: None, key="expire"
+        )
 
     # -------------------------------------------------------------------------------- revocation
 
@@ -233,7 +235,11 @@ class Registrar:
         return result
 
     def _change_later(
-        self, work: Callable[[Connection], tuple[object, Sequence[Told]]], done: Callable[[], None]
+        self,
+        work: Callable[[Connection], tuple[object, Sequence[Told]]],
+        done: Callable[[], None],
+        *,
+        key: object = None,
     ) -> None:
         """The registry in memory follows at the station's next tick; until then the same may be asked again."""
 
@@ -241,19 +247,23 @@ class Registrar:
             self._tell(changed[1])
             done()
 
-        self._journal.later(lambda connection: self._changed(connection, work), committed)
+        self._journal.later(lambda connection: self._changed(connection, work), committed, key=key)
 
     def _changed(
         self, connection: Connection, work: Callable[[Connection], tuple[T, Sequence[Told]]]
     ) -> tuple[T | RegistryRefusedError, list[Entry]]:
         try:
-            result, told = work(connection)
+            result, told = registry_log.recording(connection, work, lambda told: self._record(connection, *told))
         except RegistryRefusedError as refusal:  # always before anything is written
             return refusal, []
         entries = [self._exchange.own(*what) for what in told]
         for entry in entries:
             self._journal.keep(connection, entry)
         return result, entries
+
+    def _record(self, connection: Connection, child: str, fields: dict[int, object]) -> None:
+        entry = self._exchange.own(wire.REGISTRY_ENTRY, child, fields)
+        self._journal.keep(connection, entry, relayed=False)
 
     def _tell(self, entries: Sequence[Entry]) -> None:
         for entry in entries:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import select, text
+from sqlalchemy import select
 
-from gateway import enrolment, entries, keys, schema, sitebook
+from gateway import database, enrolment, entries, keys, schema, sitebook
 from gateway.desk import Person, Place
 from gateway.enrolment import Standing
 
@@ -40,6 +40,7 @@ class Enrolled:
     expires_at_ms: int | None  # of a pending one
     certified_until_ms: int | None
     retired_at_ms: int | None  # of one that is believed no more; its place is that of its history
+    vouches: bool = False  # a station that is believed for those whom this one does not know
 
 
 class Registry:
@@ -53,15 +54,17 @@ class Registry:
         self._points: dict[str, tuple[bytes, bytes]] = {}
         self._children: dict[str, Enrolled] = {}
         self._sites: dict[str, Site] = {}
-        self._version: int | None = None
+        self._version: str | None = None
         self._watch = readers.connect()
         self.refresh()
 
     def refresh(self) -> bool:
         """Reads the tables again if any other connection wrote to the database. True: something was read."""
         with self._lock:
-            version = self._watch.execute(text("PRAGMA data_version")).scalar()
-            self._watch.rollback()
+            try:
+                version = database.version(self._watch)
+            finally:
+                self._watch.rollback()
             if version == self._version:
                 return False
             self._version = version
@@ -92,6 +95,7 @@ class Registry:
                     expires_at_ms=row["expires_at_ms"],
                     certified_until_ms=row["certified_until_ms"],
                     retired_at_ms=row["retired_at_ms"],
+                    vouches=bool(row["vouches"]),
                 )
             self._children, self._sites = children, sites
             return True
@@ -148,6 +152,11 @@ class Registry:
         """Whether a child is enrolled here as a station."""
         known = self._children.get(child)
         return known is not None and known.kind == "station"
+
+    def is_vouched(self, source: str, station: str) -> bool:
+        """Whether `station` is believed for `source`: it is enrolled as vouching, and `source` is nobody known here."""
+        known = self._children.get(station)
+        return known is not None and known.vouches and known.key is not None and source not in self._children
 
     def place_of(self, child: str) -> Place:
         """Where a child is; a place that says only its id, where nobody entered one."""

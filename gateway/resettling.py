@@ -27,8 +27,6 @@ def resettle(connection: Connection) -> int:
     The columns that `children` no longer has are dropped. 0, and nothing is done, where they are gone already.
     """
     columns = {column["name"] for column in inspect(connection).get_columns("children")}
-    if "certified_until_ms" not in columns:
-        connection.execute(text("ALTER TABLE children ADD COLUMN certified_until_ms BIGINT"))
     if not columns.issuperset(_GONE):
         return 0
     rows = [dict(row) for row in connection.execute(text("SELECT * FROM children ORDER BY kind DESC, id")).mappings()]

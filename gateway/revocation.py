@@ -85,6 +85,15 @@ def serials(pem: bytes, authorities: Sequence[x509.Certificate]) -> set[int]:
     return {revoked.serial_number for one in _tolerant(pem) if _owner(one, authorities) is not None for revoked in one}
 
 
+def ends(path: Path) -> datetime | None:
+    """When the first of a file's lists runs out; None if there is no list that can be read, or none that ends."""
+    try:
+        found = [one.next_update_utc for one in _tolerant(path.read_bytes())]
+    except OSError:
+        return None
+    return min((moment for moment in found if moment is not None), default=None)
+
+
 def put(path: Path, octets: bytes) -> None:
     """Writes a file whole or not at all. Raises OSError."""
     part = path.with_name(f".{path.name}.part")

@@ -1,12 +1,10 @@
-"""The tables of a station's database, and how it is opened: SQLite, WAL, every commit on the disk when it returns."""
+"""The tables of a station's database. A change here needs a migration in gateway/migrations, and its number below."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from sqlalchemy import (
+    BigInteger,
     Column,
-    Engine,
     Float,
     ForeignKey,
     Index,
@@ -16,41 +14,51 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
 )
-from sqlalchemy.pool import NullPool
 
-if TYPE_CHECKING:
-    from pathlib import Path
+REVISION = "0004"  # of the newest migration
+
+Big = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows only in a column of type INTEGER
 
 metadata = MetaData()
 
 journal = Table(
     "journal",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Big, primary_key=True),
     Column("source", Text, nullable=False),  # whose message: the kid
-    Column("boot", Integer, nullable=False),
-    Column("seq", Integer, nullable=False),
-    Column("kind", Integer, nullable=False),
-    Column("happened_at_ms", Integer, nullable=False),
+    Column("boot", Big, nullable=False),
+    Column("seq", Big, nullable=False),
+    Column("kind", Integer, nullable=False),  # the wire's, or journal.RECORD
+    Column("happened_at_ms", Big, nullable=False),
     Column("exact", Integer, nullable=False),  # 0: it happened at that time or earlier
-    Column("received_at_ms", Integer, nullable=False),
+    Column("received_at_ms", Big, nullable=False),
     Column("envelope", LargeBinary, nullable=False),  # verbatim
     Column("hops", LargeBinary, nullable=False),  # CBOR, as in a frame
+    Column("chain", LargeBinary),  # 32 bytes over this entry and the one before: gateway/chain.py
     UniqueConstraint("source", "boot", "seq"),
     sqlite_autoincrement=True,
 )
 Index("journal_kind", journal.c.kind, journal.c.id)
 
+checkpoints = Table(  # of the chain, signed by the station
+    "checkpoints",
+    metadata,
+    Column("position", Big, primary_key=True, autoincrement=False),  # of the entry that it covers last
+    Column("cut", Integer, primary_key=True, autoincrement=False),  # 1: what is before was deleted by `retain`
+    Column("chain", LargeBinary, nullable=False),
+    Column("count", Big, nullable=False),  # of the entries up to there that ever were
+    Column("at_ms", Big, nullable=False),
+    Column("signature", LargeBinary, nullable=False),
+)
+
 incidents = Table(
     "incidents",
     metadata,
-    Column("id", Integer, ForeignKey(journal.c.id), primary_key=True),
+    Column("id", Big, ForeignKey(journal.c.id), primary_key=True),
     Column("device", Text, nullable=False),
-    Column("boot", Integer, nullable=False),
-    Column("seq", Integer, nullable=False),
+    Column("boot", Big, nullable=False),
+    Column("seq", Big, nullable=False),
     Column("cause", Text, nullable=False),
     Column("how", Text, nullable=False),
     Column("state", Text, nullable=False),
@@ -62,10 +70,10 @@ Index("incidents_state", incidents.c.state)
 steps = Table(
     "steps",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("incident", Integer, ForeignKey(incidents.c.id), nullable=False, index=True),
+    Column("id", Big, primary_key=True),
+    Column("incident", Big, ForeignKey(incidents.c.id), nullable=False, index=True),
     Column("state", Text, nullable=False),
-    Column("at_ms", Integer, nullable=False),
+    Column("at_ms", Big, nullable=False),
     Column("by", Text, nullable=False),
     Column("note", Text, nullable=False),
     Column("outcome", Text),
@@ -74,10 +82,12 @@ steps = Table(
 deliveries = Table(
     "deliveries",
     metadata,
-    Column("entry", Integer, ForeignKey(journal.c.id), primary_key=True),
+    Column("entry", Big, ForeignKey(journal.c.id), primary_key=True),
     Column("parent", Text, primary_key=True),
     Column("kind", Integer, nullable=False),
     Column("stage", Integer),  # of the parent's newest receipt; 0: refused by it; null: none yet
+    Column("at_ms", Big),  # when the parent's first receipt came, UTC
+    Column("stage_at_ms", Big),  # when the newest one came, that of `stage`
 )
 Index(
     "deliveries_waiting",
@@ -85,6 +95,7 @@ Index(
     deliveries.c.kind,
     deliveries.c.entry,
     sqlite_where=deliveries.c.stage.is_(None),
+    postgresql_where=deliveries.c.stage.is_(None),
 )
 
 children = Table(
@@ -95,7 +106,8 @@ children = Table(
     Column("point", LargeBinary),  # the certificate's public key, 65 bytes; null: not enrolled, only seen
     Column("site", Text, nullable=False, server_default=""),  # of `sites`; empty: its place was not entered
     Column("entrance", Text, nullable=False, server_default=""),  # of `entrances`; empty: a station
-    Column("certified_until_ms", Integer),  # when its certificate ends; null: not known
+    Column("certified_until_ms", Big),  # when its certificate ends; null: not known
+    Column("vouches", Integer, nullable=False, server_default="0"),  # a station that speaks for children unknown here
 )
 
 sites = Table(
@@ -138,7 +150,7 @@ site_changes = Table(  # every save of a site, field by field; the same is in th
     Column("site", Text, ForeignKey(sites.c.id), primary_key=True),
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("field", Text, primary_key=True),
-    Column("at_ms", Integer, nullable=False),
+    Column("at_ms", Big, nullable=False),
     Column("by", Text, nullable=False),
     Column("official", Integer, nullable=False),  # 1: an administrator's, which no technician's laptop overwrites
     Column("before", Text, nullable=False),
@@ -153,9 +165,9 @@ enrolments = Table(  # how an entry of `children` came about and ended; those of
     Column("mac", Text, nullable=False, server_default=""),  # of the board, as a technician reads it
     Column("by", Text, nullable=False, server_default=""),  # the technician
     Column("replaces", Text),  # the child that is retired once this one is believed
-    Column("enrolled_at_ms", Integer),  # when its first message was believed
-    Column("expires_at_ms", Integer),  # of a pending entry
-    Column("retired_at_ms", Integer),
+    Column("enrolled_at_ms", Big),  # when its first message was believed
+    Column("expires_at_ms", Big),  # of a pending entry
+    Column("retired_at_ms", Big),
     Column("why", Text, nullable=False, server_default=""),  # it was retired
 )
 
@@ -164,41 +176,55 @@ tokens = Table(  # of technicians; what they carry is kept as a hash only
     metadata,
     Column("hash", LargeBinary, primary_key=True),  # SHA-256 of the token
     Column("name", Text, nullable=False),
-    Column("made_at_ms", Integer, nullable=False),
-    Column("expires_at_ms", Integer, nullable=False),
-    Column("ended_at_ms", Integer),  # taken back, or a newer one was made for the same name
+    Column("made_at_ms", Big, nullable=False),
+    Column("expires_at_ms", Big, nullable=False),
+    Column("ended_at_ms", Big),  # taken back, or a newer one was made for the same name
 )
 
 commands = Table(  # that headquarters gave to children
     "commands",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Big, primary_key=True),
     Column("child", Text, nullable=False, index=True),
     Column("code", Integer, nullable=False),
     Column("about", Text, nullable=False, server_default=""),  # the network's name; never its password
     Column("detail", LargeBinary),  # as it is sent: encrypted for the child
-    Column("boot", Integer, nullable=False),
-    Column("seq", Integer, nullable=False),
-    Column("made_at_ms", Integer, nullable=False),
-    Column("expires_at_ms", Integer, nullable=False),
+    Column("boot", Big, nullable=False),
+    Column("seq", Big, nullable=False),
+    Column("made_at_ms", Big, nullable=False),
+    Column("expires_at_ms", Big, nullable=False),
     Column("state", Text, nullable=False),  # waiting, done, failed, expired, replaced
     Column("by", Text, nullable=False),
-    Column("answered_at_ms", Integer),  # or when it expired or was replaced
+    Column("answered_at_ms", Big),  # or when it expired or was replaced
     Column("answer", Text, nullable=False, server_default=""),  # the child's, in a sentence
     UniqueConstraint("child", "boot", "seq"),
 )
-Index("commands_waiting", commands.c.child, commands.c.code, sqlite_where=commands.c.state == "waiting")
+Index(
+    "commands_waiting",
+    commands.c.child,
+    commands.c.code,
+    sqlite_where=commands.c.state == "waiting",
+    postgresql_where=commands.c.state == "waiting",
+)
 
 latest = Table(
     "latest",
     metadata,
     Column("child", Text, primary_key=True),
     Column("via", Text),
-    Column("boot", Integer, nullable=False),
-    Column("seq", Integer, nullable=False),
-    Column("heard_at_ms", Integer, nullable=False),
+    Column("boot", Big, nullable=False),
+    Column("seq", Big, nullable=False),
+    Column("heard_at_ms", Big, nullable=False),
     Column("message", LargeBinary, nullable=False),  # the last heartbeat's payload
     Column("silent", Integer, nullable=False),
+)
+
+maintenance = Table(  # children whose silence is no event for a while
+    "maintenance",
+    metadata,
+    Column("child", Text, primary_key=True),
+    Column("until_ms", Big, nullable=False),
+    Column("by", Text, nullable=False),
 )
 
 people = Table(
@@ -211,21 +237,3 @@ people = Table(
 )
 
 station = Table("station", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
-
-
-def open_database(path: Path, *, writes: bool) -> Engine:
-    """An engine on the file at `path`. `writes`: transactions take the write lock at their start."""
-    options: dict[str, Any] = {"poolclass": NullPool} if writes else {"pool_size": 4}
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10, "check_same_thread": False}, **options)
-
-    @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # SQLAlchemy begins and ends every transaction itself
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine

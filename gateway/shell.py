@@ -1,4 +1,7 @@
-"""The registry from a shell, beside a running station: what is changed there is journaled as the station's own."""
+"""The registry from a shell, beside a running station: what is changed there is journaled as the station's own.
+
+Everything here raises StorageError where the database can't be used.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import getpass
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from gateway import database
 from gateway.exchange import Exchange
 from gateway.journal import Journal
 from gateway.notice import NoticeBoard
@@ -22,29 +26,42 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def registrar(settings: Settings) -> Iterator[Registrar]:
-    """A registrar of the station's database. A running station notices what it changes."""
-    journal = Journal(settings.database, [parent.id for parent in settings.parents])
+def _opened(settings: Settings) -> Iterator[tuple[Journal, Registry, Exchange]]:
+    journal = Journal(settings.store, [parent.id for parent in settings.parents])
     boot = journal.next_boot()  # what is journaled here has an identity apart from the running station's
     journal.start()
     registry = Registry(journal.readers, settings.station, None)
-    exchange = Exchange(settings, journal, registry, Refusals(), NoticeBoard(), boot)
     try:
-        yield Registrar(settings, journal, registry, exchange)
+        yield journal, registry, Exchange(settings, journal, registry, Refusals(), NoticeBoard(), boot)
     finally:
         registry.close()
         journal.stop()
 
 
 @contextmanager
+def exchange(settings: Settings) -> Iterator[Exchange]:
+    """An exchange over the station's database. A running station notices what it changes."""
+    with _opened(settings) as (_, _, made):
+        yield made
+
+
+@contextmanager
+def registrar(settings: Settings) -> Iterator[Registrar]:
+    """A registrar of the station's database. A running station notices what it changes."""
+    with _opened(settings) as (journal, registry, made):
+        yield Registrar(settings, journal, registry, made)
+
+
+@contextmanager
 def reader(settings: Settings) -> Iterator[Connection]:
     """A connection to the station's database for reading."""
-    journal = Journal(settings.database, [])
+    database.prepare(settings.store)
+    engine = database.open_database(settings.store, writes=False)
     try:
-        with journal.readers.connect() as connection:
+        with engine.connect() as connection:
             yield connection
     finally:
-        journal.close()
+        engine.dispose()
 
 
 def user() -> str:

@@ -9,6 +9,7 @@ import typer
 
 from firmware.wire import is_id
 from gateway import sites
+from gateway.desk import StorageError
 from gateway.enrolment import RegistryRefusedError, moment
 from gateway.settings import Settings, SettingsError
 from gateway.settings import load as load_settings
@@ -93,8 +94,11 @@ def show(
     """Show a site, or its history."""
     from gateway import shell, sitebook
 
-    with shell.reader(_settings(config)) as connection:
-        found, changes = sitebook.one(connection, site), sitebook.changes(connection, site)
+    try:
+        with shell.reader(_settings(config)) as connection:
+            found, changes = sitebook.one(connection, site), sitebook.changes(connection, site)
+    except StorageError as error:
+        raise _fail(str(error)) from error
     if found is None:
         raise _fail(f"{site} is not entered: `tocsin site list` shows which are")
     if history:
@@ -112,9 +116,12 @@ def list_sites(config: Config) -> None:
     """List the sites, a line each."""
     from gateway import shell, sitebook
 
-    with shell.reader(_settings(config)) as connection:
-        for site in sitebook.every(connection):
-            typer.echo(f"{site.id}  {site.name}  {len(site.entrances)} entrances{_lacks(site)}")
+    try:
+        with shell.reader(_settings(config)) as connection:
+            for site in sitebook.every(connection):
+                typer.echo(f"{site.id}  {site.name}  {len(site.entrances)} entrances{_lacks(site)}")
+    except StorageError as error:
+        raise _fail(str(error)) from error
 
 
 @app.command("import")
@@ -135,6 +142,8 @@ def import_file(
                 registrar.change_site(site, fields, shell.user())
     except RegistryRefusedError as refusal:
         raise _fail(f"{file}: {site}: {refusal}") from refusal
+    except StorageError as error:
+        raise _fail(str(error)) from error
     typer.echo(f"{len(wanted)} sites are as {file.name} says")
 
 
@@ -150,7 +159,7 @@ def undo(
     try:
         with shell.registrar(_settings(config)) as registrar:
             registrar.undo_site(site, number, shell.user())
-    except RegistryRefusedError as refusal:
+    except (RegistryRefusedError, StorageError) as refusal:
         raise _fail(str(refusal)) from refusal
     typer.echo(f"change {number} of {site} is undone")
 
@@ -211,7 +220,7 @@ def _change(config: Path, site: str, fields: dict[str, str], *, new: bool) -> No
                     f"{site} is not entered: use `tocsin site add`, or check the spelling with `tocsin site list`"
                 )
             made = registrar.change_site(site, fields, shell.user())
-    except RegistryRefusedError as refusal:
+    except (RegistryRefusedError, StorageError) as refusal:
         raise _fail(str(refusal)) from refusal
     typer.echo(f"{site} is entered as {made.name}{_lacks(made)}")
 

@@ -19,7 +19,7 @@ from gateway.sites import ENTRANCE, SiteChange
 from gateway.vocabulary import SITE_AT, SITE_BY, SITE_CHANGE, SITE_FIELDS, SITE_OFFICIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection, Row
 
@@ -198,6 +198,31 @@ def replay(connection: Connection, site: str, detail: Mapping[int, Any]) -> None
             _write(connection, site, field, connection.execute(select(_H.after).where(this)).scalar_one())
 
 
+def rebuild(connection: Connection, told: Iterable[tuple[str, Mapping[int, Any]]]) -> int:
+    """Makes sites again from all the events that tell of their changes, in whichever order; how many sites.
+
+    told: subject and detail of each. Sites that no event tells of stay as they are.
+    """
+    pieces = {
+        (site, detail[SITE_CHANGE], piece[0] != "name", piece[0], piece[2]): {**detail, SITE_FIELDS: [piece]}
+        for site, detail in told
+        for piece in detail[SITE_FIELDS]
+    }
+    known = {key[0] for key in pieces}
+    for site in known:
+        _remove(connection, site)
+    for key in sorted(pieces):
+        replay(connection, key[0], pieces[key])
+    return len(known)
+
+
+def _remove(connection: Connection, site: str) -> None:
+    connection.execute(delete(schema.site_changes).where(_H.site == site))
+    connection.execute(delete(schema.contacts).where(_C.site == site))
+    connection.execute(delete(schema.entrances).where(_E.site == site))
+    connection.execute(delete(schema.sites).where(_S.id == site))
+
+
 def _write(connection: Connection, site: str, field: str, text: str) -> None:
     if field in _TEXTS:
         connection.execute(update(schema.sites).where(_S.id == site).values({field: text}))
@@ -292,8 +317,6 @@ def declare(connection: Connection, station: str, at_ms: int) -> tuple[None, Seq
     author = Author(station, official=False, at_ms=at_ms)
     for site in every(connection):
         if not newest(connection, site.id):
-            connection.execute(delete(schema.contacts).where(_C.site == site.id))
-            connection.execute(delete(schema.entrances).where(_E.site == site.id))
-            connection.execute(delete(schema.sites).where(_S.id == site.id))
+            _remove(connection, site.id)
             told += _record(connection, site.id, sites.fields_of(site), author, 1)
     return None, told

@@ -13,19 +13,29 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import keys, link, sealing
+from gateway import entries, keys, link, logs, sealing
+from gateway.chain import Checkpoint, Sealer
+from gateway.clock import monotonic_ms, utc_ms
+from gateway.clockwatch import ClockWatch
 from gateway.console.app import create_app
-from gateway.exchange import Exchange, monotonic_ms, utc_ms
+from gateway.console.probes import Probes
+from gateway.desk import Link, StorageError
+from gateway.exchange import Exchange
 from gateway.journal import Journal
+from gateway.metrics import Metrics
 from gateway.notice import NoticeBoard
+from gateway.notify import ServiceManager
 from gateway.reception import Reception
 from gateway.refusals import Refusals
 from gateway.registrar import Registrar
 from gateway.registry import Registry
 from gateway.settings import VERSION
+from gateway.standing import digest, standing
 from gateway.uplink import Uplink
+from gateway.vitals import ConsoleServer, Vitals
 
 if TYPE_CHECKING:
     import paho.mqtt.client as mqtt
@@ -37,6 +47,9 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.5
 HEARTBEAT_TICKS = 10
 SAVE_TICKS = 10
+STALLED_S = 5.0  # a commit that takes longer: the disk does not answer
+CHECKPOINT_TOLD_MS = 600_000
+STOOD_STILL_MS = 3_000  # between two ticks: this process, or the machine, was stopped
 EX_SOFTWARE = 70  # of sysexits.h
 
 
@@ -44,7 +57,10 @@ class Station:
     """A running station."""
 
     def __init__(self, settings: Settings) -> None:
-        settings.state.mkdir(parents=True, exist_ok=True)
+        try:
+            settings.state.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"the folder of the station's state can't be made: {error}") from error
         self._passphrase = sealing.passphrase(settings)
         identity_key = keys.private_key(settings.identity / "key.pem", self._passphrase)
         message_key = keys.private_key(settings.message_key, self._passphrase) if settings.message_key else None
@@ -53,7 +69,13 @@ class Station:
         self._started = monotonic_ms()
         self.notices = NoticeBoard()
         self.refusals = Refusals()
-        self.journal = Journal(settings.database, [parent.id for parent in settings.parents])
+        self.metrics = Metrics()
+        self.journal = Journal(
+            settings.store,
+            [parent.id for parent in settings.parents],
+            Sealer(settings.station, identity_key, settings.checkpoints),
+        )
+        self.journal.measured = self.metrics.journal_commit.observe
         self.registry = Registry(self.journal.readers, settings.station, message_key)
         self.exchange = Exchange(
             settings, self.journal, self.registry, self.refusals, self.notices, self.journal.next_boot()
@@ -61,18 +83,25 @@ class Station:
         self.registrar = Registrar(settings, self.journal, self.registry, self.exchange)
         self.exchange.confirm = self.registrar.confirm
         self.exchange.commands.certified = self.registrar.certified
+        self.journal.on_trouble = self._storage_failed
+        self.journal.on_recovered = self._storage_restored
+        self.journal.on_checkpoint = self._checkpoint
+        self._checkpoint_told: int | None = None
+        self._clocks = ClockWatch()
         self.exchange.send_down = self._send_down
+        self.exchange.pressed = self.metrics.press_to_commit.observe
         self.uplinks = [
             Uplink(
                 settings,
                 parent,
                 keys.between(identity_key, bytes.fromhex(parent.message_key), child=settings.station, parent=parent.id),
                 self.exchange.next_identity,
-                self.journal.readers,
+                self.journal,
                 self.exchange.receipted,
                 self.exchange.commanded,
                 self._parent_link,
-                self._passphrase,
+                self.journal.report,
+                passphrase=self._passphrase,
             )
             for parent in settings.parents
         ]
@@ -94,9 +123,15 @@ class Station:
         self._client.on_message = self._message
         self._certificate_ns = self._certified_at()
         self._watched: set[str] = set()
+        self._ticked = monotonic_ms()
+        self._digests = 0
         self._ending = threading.Event()
         self._failed = False
-        self._console = self._make_console() if settings.console else None
+        self.vitals = Vitals(self)
+        self._service = ServiceManager()
+        reception = Reception(self)
+        self.metrics.watch(self, reception)
+        self.console_server = self._make_console(reception) if settings.console else None
 
     # ------------------------------------------------------------------------------------- life
 
@@ -112,9 +147,14 @@ class Station:
         self.exchange.event(wire.STATION_STARTED, self.settings.station, f"version {VERSION}")
         for uplink in self.uplinks:
             uplink.start()
+        self._client.beat()
         self._client.connect_async(self.settings.broker.address, self.settings.broker.port, keepalive=10)
         self._client.loop_start()
-        serving = threading.Thread(target=self._console.run, name="console", daemon=True) if self._console else None
+        serving = (
+            threading.Thread(target=self.console_server.run, name="console", daemon=True)
+            if self.console_server
+            else None
+        )
         if serving:
             serving.start()
         logger.info("station %s (%s) runs", self.settings.station, self.settings.role)
@@ -124,57 +164,74 @@ class Station:
                 logger.critical("the console can't be served on port %d: stopping", self._console_port())
                 return 1
             self._tick(ticks)
+            self.vitals.tick()
+            self._service.beat(stuck=self.vitals.stuck(), unready=self.vitals.unready(), status=self._status())
             ticks += 1
         return self._stop(serving)
 
     def _stop(self, serving: threading.Thread | None) -> int:
-        if self._console and serving:
-            self._console.config.app.state.console.live.stop()  # type: ignore[union-attr]
-            self._console.should_exit = True
+        logger.info("stopping")
+        self._service.stopping()
+        if self.console_server and serving:
+            self.console_server.config.app.state.console.live.stop()  # type: ignore[union-attr]
+            self.console_server.should_exit = True
             serving.join(5)
         self._client.disconnect()
         self._client.loop_stop()
         for uplink in self.uplinks:
             uplink.stop()
-        self.exchange.save()
+        if self.journal.trouble is None:
+            self.exchange.save()
         self.registry.close()
         self.journal.stop()
         return EX_SOFTWARE if self._failed else 0
 
     def _tick(self, ticks: int) -> None:
         now = monotonic_ms()
-        if self.registry.refresh():
-            self._expect()
+        jumped_ms = self._clocks.look(utc_ms(), now)
+        if jumped_ms is not None:
+            self.exchange.event(wire.CLOCK_JUMPED, self.settings.station, f"by {jumped_ms / 1000:+.1f} s")
+        try:
+            if self.registry.refresh():
+                self._expect()
+        except DBAPIError as error:
+            self.journal.report(error)
         if self.registry.overdue(utc_ms()):
             self.registrar.expire()
+        stood_still_ms, self._ticked = now - self._ticked, now
         with self.exchange.watch_lock:
-            found = self.exchange.supervision.due(now)
+            if stood_still_ms > STOOD_STILL_MS:
+                self.exchange.supervision.excuse(stood_still_ms)
+            found = self.exchange.supervision.due(now, broker_up=self.broker_up)
+            back = self.exchange.supervision.returns(now)
         self.exchange.silent(found)
+        self.exchange.returned(back)
         self.exchange.commands.expire(utc_ms())
         self._read_broker_refusals()
-        if ticks % HEARTBEAT_TICKS == 0:
-            fields = self._health_fields()
-            for uplink in self.uplinks:
-                uplink.heartbeat(fields)
+        if ticks % HEARTBEAT_TICKS == 0 and self.uplinks:
+            self._beat()
         if ticks % SAVE_TICKS == 0:
             self._look_at_certificate()
+        if ticks % SAVE_TICKS == 0 and self.journal.trouble is None:
             self.exchange.save()
         if ticks % 2 == 0:
             self.notices.tell("children")
 
     def _look_at_certificate(self) -> None:
-        """A renewed certificate of the station is shown from the next connection on; its broker shows it by itself."""
+        """A renewed certificate is shown to the station's own broker from the next connection on.
+
+        A parent gets it with each new connection; the broker shows it by itself.
+        """
         changed = self._certified_at()
         if changed == self._certificate_ns:
             return
         self._certificate_ns = changed
-        identity = self.settings.identity
         try:
-            self._client.show(identity, self._passphrase)
-            for uplink in self.uplinks:
-                uplink.show(identity, self._passphrase)
+            self._client.show(self.settings.identity, self._passphrase)
         except (OSError, ValueError):
-            logger.exception("the new cert.pem can't be used: the station goes on with the old one")
+            logger.exception(
+                "the new cert.pem can't be used: put a good one there, before a connection must be made again"
+            )
 
     def _certified_at(self) -> int:
         try:
@@ -192,27 +249,64 @@ class Station:
             if watched & gone:  # retired, or never heard in time; a site watches on whom its own registry lacks
                 self.exchange.supervision.forget(watched - gone)
             self._watched = set(working)
+        self.exchange.load_maintenance()
 
     def _health_fields(self) -> dict[int, Any]:
-        now = monotonic_ms()
-        with self.exchange.watch_lock:
-            watched = list(self.exchange.supervision.children.values())
-            online = [
-                one
-                for one in watched
-                if one.last_ms is not None and not one.reported and not self.exchange.supervision.is_late(one.id, now)
-            ]
+        now, exchange = monotonic_ms(), self.exchange
+        with exchange.watch_lock:
+            states = {}
+            for name, watched in exchange.supervision.children.items():
+                report = exchange.reports.get(name)
+                states[name], _ = standing(exchange.supervision, watched, report.message if report else None, now)
+        self._digests += 1
         return {
             wire.UPTIME: now - self._started,
-            wire.CHILDREN: len(watched),
-            wire.ONLINE: len(online),
+            wire.CHILDREN: len(states),
+            wire.ONLINE: sum(link is Link.ONLINE for link in states.values()),
+            wire.DIGEST: digest(states, self._digests),
             wire.REFUSED: self.refusals.total,
             wire.DISK: shutil.disk_usage(self.settings.state).free >> 20,
             wire.FIRMWARE: VERSION,
+            wire.STORAGE: int(self.journal.trouble is not None or self.journal.waiting_s > STALLED_S),
         }
+
+    # -------------------------------------------------------------------------------- the journal
+
+    def _storage_failed(self, _why: str) -> None:
+        """Nothing can be journaled: parents hear of it in the heartbeat, now, and journal it themselves."""
+        self._beat()
+        self.notices.tell("health")
+
+    def _storage_restored(self, why: str, lasted_s: float) -> None:
+        self._beat()
+        told = entries.detail(f"it could not write its journal for {lasted_s:.0f} s", why)
+        self.exchange.event(wire.STORAGE_RESTORED, self.settings.station, told)
+        self.notices.tell("health")
+
+    def _checkpoint(self, checkpoint: Checkpoint) -> None:
+        now = monotonic_ms()
+        if self._checkpoint_told is None or now - self._checkpoint_told >= CHECKPOINT_TOLD_MS:
+            self._checkpoint_told = now
+            self.exchange.event(wire.CHECKPOINT, self.settings.station, checkpoint.detail)
+
+    def _beat(self) -> None:
+        fields = self._health_fields()
+        for uplink in self.uplinks:
+            uplink.heartbeat(fields)
+
+    def _status(self) -> str:
+        """All is well, in words, for the service manager."""
+        parents = ", ".join(f"{up.parent.id} {'connected' if up.connected else 'not connected'}" for up in self.uplinks)
+        return f"ready; {parents or 'no parent above'}"
+
+    @property
+    def link_beat_ms(self) -> int:
+        """When the thread of the broker's client last came round, monotonic."""
+        return self._client.beat_ms
 
     def _parent_link(self, parent: str, up: bool) -> None:
         """A parent that hears us for the first time watches us from then on: so at once, not at the next beat."""
+        logs.hop("connected" if up else "disconnected", None, parent=parent)
         if up:
             for uplink in self.uplinks:
                 if uplink.parent.id == parent:
@@ -251,6 +345,8 @@ class Station:
 
         try:
             self.exchange.arrived(message.topic, bytes(message.payload), done)
+        except DBAPIError as error:
+            self.journal.report(error)
         except Exception:
             logger.critical("a message could not be dealt with: stopping, to start afresh", exc_info=True)
             self._failed = True
@@ -280,14 +376,22 @@ class Station:
     def _console_port(self) -> int:
         return self.settings.console.port if self.settings.console else 0
 
-    def _make_console(self) -> uvicorn.Server:
+    def _make_console(self, reception: Reception) -> ConsoleServer:
         console = self.settings.console
         assert console is not None
         secret = self.settings.state / "console.secret"
         if not secret.exists():
             secret.touch(mode=0o600)
             secret.write_bytes(secrets.token_bytes(32))
-        app = create_app(Reception(self), secret=secret.read_bytes(), secure_cookies=console.certificate is not None)
+        probes = Probes(
+            self.vitals.stuck,
+            self.vitals.unready,
+            self.metrics.text,
+            keys.token(console.metrics_token) if console.metrics_token else None,
+        )
+        app = create_app(
+            reception, secret=secret.read_bytes(), secure_cookies=console.certificate is not None, probes=probes
+        )
         config = uvicorn.Config(
             app,
             host=console.listen,
@@ -300,7 +404,7 @@ class Station:
             timeout_graceful_shutdown=2,
             server_header=False,
         )
-        return uvicorn.Server(config)
+        return ConsoleServer(config)
 
     @property
     def uptime_s(self) -> float:

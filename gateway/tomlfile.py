@@ -73,6 +73,11 @@ def load(path: Path, kind: type[Kind]) -> Kind:
         raise SettingsError("\n".join(lines)) from error
 
 
+def mistake(path: Path, where: tuple[int | str, ...], what: str) -> str:
+    """A line that tells of a mistake at a key of a file that `load` has read."""
+    return _mistake(path, path.read_text(encoding="utf-8"), where, what)
+
+
 def _mistake(path: Path, text: str, where: tuple[int | str, ...], what: str) -> str:
     name = ".".join(str(part) for part in where)
     number = line_of(text, where)

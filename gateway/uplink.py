@@ -1,42 +1,46 @@
-"""The connection to one parent: sends what is outstanding, alarms first and at once; takes receipts."""
+"""The connection to one parent: sends what is outstanding, alarms first and at once; takes receipts.
+
+Events that go for the first time travel several in one message; whatever must be sent again goes alone.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import link, schema
-from gateway.relay import IN_MEMORY, Identity, Letter, Outgoing
+from gateway import batch, link
+from gateway.clock import Clock
+from gateway.passing import Passing
+from gateway.relay import BATCH_OCTETS, Identity, Letter, Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     import paho.mqtt.client as mqtt
-    from sqlalchemy import Connection, Engine
 
+    from gateway.journal import Journal
     from gateway.settings import Parent, Settings
 
 logger = logging.getLogger(__name__)
 
 EX_SOFTWARE = 70  # of sysexits.h
-SILENT_MS = 25_000  # a parent answers a heartbeat about every 9 s
-
-
-def _now_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
+IDLE_MS = 1_000
+SILENT_MS = 25_000  # a parent answers every heartbeat of the station's own
+PAGE = 200  # letters read from the journal at one go
+KEEPALIVE_S = 6  # a link that loses three packets in ten answers within this; 4 s ended it every minute or two
+WORKS_MS = 10_000  # an answer shows for so long that the way to the parent works: two heartbeats
 
 
 class Uplink:
     """Relays to one parent until it receipts.
 
-    on_receipt(parent id, message, payload) is called for each receipt, on_command(message, payload) for each command.
+    on_receipts(parent id, [(message, payload), …]) is called for receipts, on_command(parent id, message, payload) for each
+    command, on_fault(error) when the journal can't be read.
     """
 
     def __init__(
@@ -45,71 +49,100 @@ class Uplink:
         parent: Parent,
         key: bytes,
         next_identity: Callable[[], tuple[int, int]],
-        readers: Engine,
-        on_receipt: Callable[[str, dict[int, Any], bytes], None],
-        on_command: Callable[[dict[int, Any], bytes], None],
+        journal: Journal,
+        on_receipts: Callable[[str, Sequence[tuple[dict[int, Any], bytes]]], None],
+        on_command: Callable[[str, dict[int, Any], bytes], None],
         on_link: Callable[[str, bool], None],
+        on_fault: Callable[[DBAPIError], None],
+        clock: Clock | None = None,
         passphrase: str | None = None,
     ) -> None:
         self.parent = parent
         self.connected = False
         self.answered_ms: int | None = None  # monotonic, of the parent's last receipt
+        self.beat_ms = 0  # monotonic: when the relaying thread last came round
         self._station = settings.station
+        self._identity = settings.identity
         self._key = key
         self._next_identity = next_identity
-        self._readers = readers
-        self._on_receipt = on_receipt
+        self._journal = journal
+        self._clock = clock or Clock()
+        self._on_receipts = on_receipts
         self._on_command = on_command
         self._on_link = on_link
+        self._on_fault = on_fault
         self._outgoing = Outgoing()
-        self._lock = threading.Condition()
+        self._passing = Passing()
+        self._lock = threading.RLock()
+        self._bell = threading.Event()  # there may be something to do
         self._stopping = False
-        self._loaded = 0  # the last event of the journal that was taken into memory
-        self._client = link.client(
-            settings.station, parent.id, settings.identity, keepalive_s=4, keep_session=False, passphrase=passphrase
+        self._passphrase = passphrase
+        self._read_up_to = {wire.ALARM: 0, wire.EVENT: 0}  # the last entry of the journal that was taken into memory
+        self._line = link.Line(
+            parent.id,
+            parent.ways,
+            parent.return_s,
+            make=self._client,
+            up=self._connected,
+            down=self._disconnected,
+            message=self._message,
         )
-        self._client.on_connect = self._connected
-        self._client.on_disconnect = self._disconnected
-        self._client.on_message = self._message
         self._thread = threading.Thread(target=self._run, name=f"uplink {parent.id}", daemon=True)
-
-    def show(self, identity: Path, passphrase: str | None) -> None:
-        """Shows the certificate that is in the identity's folder now from the next connection on."""
-        self._client.show(identity, passphrase)
 
     def start(self) -> None:
         """Takes what the journal still holds for the parent, and connects."""
-        with self._readers.connect() as connection:
-            for _, letter in self._outstanding(connection, wire.ALARM, 0, 1_000_000):
-                self._outgoing.offer(letter)
-        self._outgoing.more = True
-        self._set_will()
-        self._client.connect_async(self.parent.address, self.parent.port, keepalive=4)
-        self._client.loop_start()
+        self.begin()
+        self.beat_ms = self._clock.monotonic_ms()
+        self._line.start()
         self._thread.start()
+
+    def begin(self) -> None:
+        """From now on takes what the journal still holds for the parent."""
+        self._outgoing.alarms.more = self._outgoing.events.more = True
 
     def stop(self) -> None:
         """Disconnects; what is outstanding stays in the journal."""
         with self._lock:
             self._stopping = True
-            self._lock.notify()
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._bell.set()
+        self._line.stop()
         self._thread.join(5)
 
-    def offer(self, letter: Letter) -> None:
-        """Sends a letter now if the link is up, and again until it is receipted."""
-        with self._lock:
-            self._outgoing.offer(letter)
-            if letter.alarm and self.connected:
-                self._send(self._outgoing.due(_now_ms()))
-            else:
-                self._lock.notify()
+    def offer(self, letter: Letter) -> bool:
+        """Sends a letter now if the link is up, and again until it is receipted.
 
-    def pass_on(self, envelope: bytes, hops: list[list[Any]]) -> None:
-        """Sends a child's heartbeat, if the link is up; it is worth nothing later."""
-        if self.connected:
+        False: there is no room for it now. It is read from the journal later; offer it again once it is committed.
+        """
+        with self._lock:
+            taken = self._outgoing.offer(letter)
+            if letter.alarm and self.connected:
+                self._send(self._outgoing.alarms_due(self._clock.monotonic_ms()))
+            else:
+                self._bell.set()
+        return taken
+
+    @property
+    def address(self) -> str:
+        """Which of the parent's addresses the connection goes to, or went to last."""
+        return self._line.address
+
+    def pass_on(
+        self, child: str, message: dict[int, Any], envelope: bytes, hops: list[list[Any]], *, afresh: bool
+    ) -> None:
+        """Sends a child's heartbeat, if it says something new and the link is up; it is worth nothing later.
+
+        afresh: the child's first after it connected, or was silent.
+        """
+        if not self.connected:
+            return
+        with self._lock:
+            passes = self._passing.passes(child, message, self._clock.monotonic_ms(), afresh=afresh)
+        if passes:
             self._publish("heartbeat", self._frame(envelope, hops), 0)
+
+    def works(self, now_ms: int) -> bool:
+        """Whether the parent was heard so lately that the way to it can be taken to work. now_ms: monotonic."""
+        return self.connected and self.answered_ms is not None and now_ms - self.answered_ms < WORKS_MS
 
     def heartbeat(self, fields: dict[int, Any]) -> None:
         """Sends the station's own heartbeat."""
@@ -118,6 +151,11 @@ class Uplink:
             self._publish(
                 "heartbeat", self._seal({wire.KIND: wire.HEARTBEAT, wire.BOOT: boot, wire.SEQ: seq, **fields}), 0
             )
+
+    @property
+    def link_beat_ms(self) -> int:
+        """When the connection's thread last came round, monotonic."""
+        return self._line.beat_ms
 
     def outstanding(self) -> tuple[int, int]:
         """(alarms, events) in memory that the parent has not receipted."""
@@ -134,77 +172,81 @@ class Uplink:
             os._exit(EX_SOFTWARE)
 
     def _relay(self) -> None:
-        while True:
+        while not self._stopping:
+            self._bell.clear()
+            self.beat_ms = self._clock.monotonic_ms()
+            try:
+                wait_ms = self.turn(self._clock.monotonic_ms())
+            except DBAPIError as error:
+                self._on_fault(error)
+                wait_ms = 1000
+            self._bell.wait(wait_ms / 1000)
+
+    def turn(self, now_ms: int) -> int:
+        """Sends what is due at `now_ms`, reads on in the journal; milliseconds until the next turn, if nothing rings."""
+        with self._lock:
+            if self.connected:
+                self._send(self._outgoing.due(now_ms))
+            at_ms = self._outgoing.next_ms(now_ms) if self.connected else None
+            wanted = [kind for kind in (wire.ALARM, wire.EVENT) if self._wants(kind)]
+        if wanted:
+            self._load(wanted[0])
+            return 0
+        return IDLE_MS if at_ms is None else min(IDLE_MS, max(5, at_ms - now_ms))
+
+    def _wants(self, kind: int) -> bool:
+        return self._outgoing.wants_more(alarms=kind == wire.ALARM)
+
+    def _load(self, kind: int) -> None:
+        alarms = kind == wire.ALARM
+        with self._lock:
+            self._outgoing.reading(alarms=alarms)
+        try:
+            letters = self._outstanding(kind, self._read_up_to[kind], PAGE)
+        except DBAPIError:
             with self._lock:
-                if self._stopping:
-                    return
-                now = _now_ms()
-                if self.connected:
-                    self._send(self._outgoing.due(now))
-                at = self._outgoing.next_ms(now) if self.connected else None
-                wants = self._outgoing.wants_more()
-                if not wants:
-                    self._lock.wait(1 if at is None else min(1, max(0.005, (at - now) / 1000)))
-                    continue
-            self._load()
-
-    def _load(self) -> None:
+                self._outgoing.read((), alarms=alarms, more=True)
+            raise
         with self._lock:
-            self._outgoing.more = False  # before reading: what is committed from now on is offered
-        with self._readers.connect() as connection:
-            letters = self._outstanding(connection, wire.EVENT, self._loaded, IN_MEMORY // 2)
-        with self._lock:
-            for number, letter in letters:
-                self._loaded = number
-                self._outgoing.events[letter.identity] = letter
-            self._outgoing.more |= len(letters) == IN_MEMORY // 2
+            if letters:
+                self._read_up_to[kind] = letters[-1][0]
+            self._outgoing.read((letter for _, letter in letters), alarms=alarms, more=len(letters) == PAGE)
 
-    def _outstanding(self, connection: Connection, kind: int, after: int, limit: int) -> list[tuple[int, Letter]]:
-        deliveries, journal = schema.deliveries.c, schema.journal.c
-        rows = connection.execute(
-            select(
-                journal.id,
-                journal.source,
-                journal.boot,
-                journal.seq,
-                journal.envelope,
-                journal.hops,
-                journal.received_at_ms,
-                journal.happened_at_ms,
-            )
-            .join(schema.deliveries, deliveries.entry == journal.id)
-            .where(
-                deliveries.parent == self.parent.id,
-                deliveries.kind == kind,
-                deliveries.stage.is_(None),
-                deliveries.entry > after,
-            )
-            .order_by(journal.id)
-            .limit(limit)
-        ).all()
+    def _outstanding(self, kind: int, after: int, limit: int) -> list[tuple[int, Letter]]:
         return [
             (
-                row.id,
+                owed.position,
                 Letter(
-                    Identity(row.source, row.boot, row.seq),
+                    Identity(*owed.identity),
                     kind == wire.ALARM,
-                    row.envelope,
-                    [*wire.decode(row.hops), [self._station, row.received_at_ms]],
-                    row.happened_at_ms,
+                    owed.envelope,
+                    [*owed.hops, [self._station, owed.received_at_ms]],
+                    owed.happened_at_ms,
                 ),
             )
-            for row in rows
+            for owed in self._journal.owed(self.parent.id, kind, after, limit)
         ]
 
     def _send(self, letters: list[Letter]) -> None:
+        together = [letter for letter in letters if not letter.alarm and letter.tries == 1]
+        several = len(together) > 1
         for letter in letters:
-            if letter.identity.source == self._station:
-                message = dict(wire.unseal(letter.envelope).message)
-                message[wire.AGE] = max(0, time.time_ns() // 1_000_000 - letter.happened_at_ms)
-                payload = self._seal(message)
-            else:
-                payload = self._frame(letter.envelope, letter.hops)
-            self._publish("alarm" if letter.alarm else "event", payload, 1)
+            if letter.alarm or letter.tries > 1 or not several:
+                envelope, hops = self._contents(letter)
+                payload = self._frame(envelope, hops) if hops else envelope
+                self._publish("alarm" if letter.alarm else "event", payload, 1)
+        if several:
+            entries = (batch.letter(*self._contents(letter)) for letter in together)
+            for payload in batch.packed(entries, self._station, self._key, BATCH_OCTETS):
+                self._publish("event", payload, 1)
+
+    def _contents(self, letter: Letter) -> tuple[bytes, list[list[Any]]]:
+        """(envelope, hops); one of the station's own is sealed for this parent, and has none."""
+        if letter.identity.source != self._station:
+            return letter.envelope, letter.hops
+        message = dict(wire.unseal(letter.envelope).message)
+        message[wire.AGE] = max(0, self._clock.utc_ms() - letter.happened_at_ms)
+        return self._seal(message), []
 
     def _seal(self, message: dict[int, Any]) -> bytes:
         return wire.seal(message, self._station, self._key)
@@ -213,59 +255,81 @@ class Uplink:
         return self._seal({wire.KIND: wire.FRAME, wire.ENVELOPE: envelope, wire.HOPS: hops})
 
     def _publish(self, lane: str, payload: bytes, qos: int) -> None:
-        self._client.publish(f"tocsin/1/{self._station}/{lane}", payload, qos)
+        client = self._line.client
+        if client is not None:  # else it just fell, and what is outstanding is sent again
+            client.publish(f"tocsin/1/{self._station}/{lane}", payload, qos)
 
     # ------------------------------------------------------------------------------------- the client
 
-    def _set_will(self) -> None:
+    def _client(self) -> link.Client:
+        made = link.client(
+            self._station,
+            self.parent.id,
+            self._identity,
+            keepalive_s=KEEPALIVE_S,
+            keep_session=False,
+            reconnect=False,
+            passphrase=self._passphrase,
+        )
         boot, seq = self._next_identity()
-        self._presence = {wire.KIND: wire.PRESENCE, wire.BOOT: boot, wire.SEQ: seq}
-        gone = self._seal({**self._presence, wire.STATE: 0})
-        self._client.will_set(f"tocsin/1/{self._station}/presence", gone, 1, retain=True)
+        presence = {wire.KIND: wire.PRESENCE, wire.BOOT: boot, wire.SEQ: seq}
+        made.user_data_set(presence)
+        gone = self._seal({**presence, wire.STATE: 0})
+        made.will_set(f"tocsin/1/{self._station}/presence", gone, 1, retain=True)
+        return made
 
-    def _connected(self, client: mqtt.Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:
-        if reason.is_failure:
-            logger.warning("parent %s refuses the connection: %s", self.parent.id, reason)
-            return
+    def _connected(self, client: mqtt.Client) -> None:
         client.subscribe([(f"tocsin/1/{self._station}/receipt", 1), (f"tocsin/1/{self._station}/command", 1)])
-        here = self._seal({**self._presence, wire.STATE: 1})
+        here = self._seal({**client.user_data_get(), wire.STATE: 1})
         client.publish(f"tocsin/1/{self._station}/presence", here, 1, retain=True)
         with self._lock:
             self.connected = True
+            self._passing.connected()
             self._outgoing.reconnected()
-            self._lock.notify()
+        self._bell.set()
         self._on_link(self.parent.id, True)
 
-    def _disconnected(self, *_: object) -> None:
+    def _disconnected(self) -> None:
         with self._lock:
             was, self.connected = self.connected, False
-        if not self._stopping:
-            self._set_will()
         if was:
             self._on_link(self.parent.id, False)
 
     def _message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
         client.ack(message.mid, message.qos)  # a receipt that gets lost is asked for again, a command comes again
-        lane = message.topic.rpartition("/")[2]
+        lane, payload = message.topic.rpartition("/")[2], bytes(message.payload)
         try:
             if lane == "command":
-                self._on_command(self._read_command(bytes(message.payload)), bytes(message.payload))
+                self._on_command(self.parent.id, self._read_command(payload), payload)
                 return
-            receipt = self._read(bytes(message.payload))
+            receipts = [(self._read(one), one) for one in self._unpacked(payload)]
         except wire.WireError as error:
             logger.warning("parent %s sent something that is no %s: %s", self.parent.id, lane, error)
             return
-        if receipt is None:
+        found = [(receipt, one) for receipt, one in receipts if receipt is not None]
+        if not found:
             return
-        now = _now_ms()
+        now = self._clock.monotonic_ms()
         silent = self.answered_ms is None or now - self.answered_ms > SILENT_MS
         self.answered_ms = now
         with self._lock:
             if silent:
                 self._outgoing.reconnected()  # it is back: what waits need not wait for its turn
-            self._outgoing.receipted(Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ]))
-            self._lock.notify()
-        self._on_receipt(self.parent.id, receipt, bytes(message.payload))
+            for receipt, _ in found:
+                identity = Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ])
+                self._passing.answered(receipt[wire.DEVICE], (receipt[wire.BOOT], receipt[wire.SEQ]))
+                self._outgoing.receipted(identity, now)
+        self._bell.set()
+        self._on_receipts(self.parent.id, found)
+
+    def _unpacked(self, payload: bytes) -> list[bytes]:
+        """The receipts of one message."""
+        envelope = wire.unseal(payload, wire.MAX_BATCH)
+        if envelope.message[wire.KIND] != wire.BATCH:
+            return [payload]
+        if envelope.kid != self.parent.id or not envelope.sealed_with(self._key):
+            raise wire.WireError("a batch is not sealed by the parent")
+        return [batch.unpacked(letter)[0] for letter in envelope.message[wire.LETTERS]]
 
     def _read_command(self, payload: bytes) -> dict[int, Any]:
         """A command for a child below. Its MAC is between the parent and that child: only the child can judge it."""

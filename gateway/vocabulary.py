@@ -30,10 +30,18 @@ CODES = {
     wire.ENROLMENT_EXPIRED: "enrolment_expired",
     wire.RETIRED: "retired",
     wire.REVOCATIONS: "revocations",
+    wire.MANY_SILENT: "many_silent",
+    wire.MANY_BACK: "many_back",
+    wire.MAINTENANCE: "maintenance",
+    wire.MAINTENANCE_ENDED: "maintenance_ended",
     wire.STEP_ACKNOWLEDGED: "acknowledged",
     wire.STEP_RESPONDING: "responding",
     wire.STEP_ON_SCENE: "on_scene",
     wire.STEP_CLOSED: "closed",
+    wire.STORAGE_RESTORED: "storage_restored",
+    wire.CLOCK_JUMPED: "clock_jumped",
+    wire.CHECKPOINT: "checkpoint",
+    wire.REGISTRY_ENTRY: "registry_entry",
     wire.SITE_CHANGED: "site_changed",
 }
 CAUSES = {wire.HOLD_UP: "hold_up", wire.DURESS: "duress", wire.MEDICAL: "medical", wire.TEST: "test"}
@@ -72,6 +80,13 @@ STEP_OUTCOME = 4
 # Of a refusal:
 REFUSAL_WHY = 0
 REFUSAL_COUNT = 1
+# Of many children, silent or back:
+MANY_WHY = 10
+MANY_NAMED = 11
+MANY_COUNT = 12
+# Of a maintenance:
+MAINTENANCE_BY = 13
+MAINTENANCE_UNTIL_MS = 14
 # Of a change of a site:
 SITE_BY = 16
 SITE_FIELDS = 17  # [[field, what it says now or a piece of that, number of the piece from 0, pieces], …]

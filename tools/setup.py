@@ -84,6 +84,8 @@ def missing_packages(level: str) -> list[str]:
         packages.append("python3-venv")
     if level == "test" and not any(shutil.which(name) for name in BROWSERS):
         packages.append("chromium")
+    if level == "test" and not (shutil.which("initdb") or glob.glob("/usr/lib/postgresql/*/bin/initdb")):
+        packages.append("postgresql")
     if level != "demo" and not glob.glob("/usr/share/fonts/**/NotoN*Arabic*", recursive=True):
         packages.append("fonts-noto-core")
     return packages

@@ -10,7 +10,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from gateway.console.pages import Before, Number
+from gateway.console import listing
+from gateway.console.listing import SiteCover
+from gateway.console.maintaining import maintain
+from gateway.console.pages import Before, ChildId, Number
 from gateway.console.parts import ConsoleNow, HeaderSender, LanguageNow, Problem, SignedIn, Visitor, WordsNow
 from gateway.console.signing import BusyError, LockedOutError
 from gateway.console.steps import LONGEST_NOTE, take
@@ -134,6 +137,43 @@ def history(
 def children(console: ConsoleNow, _: SignedIn) -> list[Child]:
     """Every child, by site and entrance."""
     return list(console.desk.children())
+
+
+@router.get("/coverage", tags=["station"])
+def coverage(console: ConsoleNow, _: SignedIn) -> list[SiteCover]:
+    """How many entrances of each site could deliver a press now, the least covered site first."""
+    return listing.coverage(console.desk.children())
+
+
+class MaintenanceWanted(BaseModel):
+    """When a maintenance ends, UTC milliseconds."""
+
+    until_ms: int = Field(ge=0, le=1 << 43)
+
+
+@router.get("/children/{name}", tags=["station"])
+def child(console: ConsoleNow, _: SignedIn, words: WordsNow, name: ChildId) -> Child:
+    """One child, a retired one included."""
+    found = console.desk.child(name)
+    if found is None:
+        raise Problem(404, words.plain("error.404.text"))
+    return found
+
+
+@router.put("/children/{name}/maintenance", tags=["station"])
+def begin_maintenance(
+    console: ConsoleNow, sender: HeaderSender, words: WordsNow, name: ChildId, wanted: MaintenanceWanted
+) -> Child:
+    """Puts a child under maintenance: until then its silence is no event, a press is an alarm all the same."""
+    maintain(console, sender, words, name, wanted.until_ms)
+    return child(console, sender, words, name)
+
+
+@router.delete("/children/{name}/maintenance", tags=["station"])
+def end_maintenance(console: ConsoleNow, sender: HeaderSender, words: WordsNow, name: ChildId) -> Child:
+    """Ends it."""
+    maintain(console, sender, words, name, None)
+    return child(console, sender, words, name)
 
 
 @router.get("/happenings", tags=["station"])

@@ -12,23 +12,26 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
-from gateway.console import api, command_api, pages, registry_api, site_pages, streams
+from gateway.console import api, child_page, command_api, pages, registry_api, site_pages, streams
 from gateway.console.guard import Guard
 from gateway.console.live import Live, Watchers
 from gateway.console.looks import STATIC, Looks
 from gateway.console.parts import Console, NotSignedIn, Problem, console_of, plain_page, redirect, words_of
+from gateway.console.probes import Probes
 from gateway.console.sessions import Sessions
 from gateway.console.signing import Signing
 from gateway.console.words import WORDS
-from gateway.desk import Desk
+from gateway.desk import Desk, StorageError
 from gateway.enrolment import RegistryRefusedError
 
 
-def create_app(desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo | None = None) -> FastAPI:
+def create_app(
+    desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo | None = None, probes: Probes | None = None
+) -> FastAPI:
     """The console of a station.
 
     secret: 16 bytes or more that only this station knows. secure_cookies: True wherever browsers come over TLS, False
-    only for a demo on localhost. zone: in which times are shown; None: the machine's. Before stopping the server call
+    only for a demo on localhost. zone: in which times are shown; None: the machine's. probes: what monitoring is told; None: all is well. Before stopping the server call
     `app.state.console.live.stop()`, or open pages keep it waiting.
     """
     console = Console(
@@ -49,11 +52,13 @@ def create_app(desk: Desk, *, secret: bytes, secure_cookies: bool, zone: tzinfo 
     app.include_router(api.router)
     app.include_router(registry_api.router)
     app.include_router(command_api.router)
-    app.add_api_route("/healthz", _healthz, include_in_schema=False)
+    app.include_router(child_page.router)
+    app.include_router((probes or Probes()).router())
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(NotSignedIn, _not_signed_in)
     app.add_exception_handler(RegistryRefusedError, _registry_refused)
+    app.add_exception_handler(StorageError, _not_stored)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_middleware(Guard, refuse=_refuse, secure=secure_cookies)
@@ -67,10 +72,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     yield
     live.stop()
     live.join()
-
-
-def _healthz() -> dict[str, bool]:
-    return {"ok": True}
 
 
 def _answer(request: Request, problem: Problem) -> Response:
@@ -114,6 +115,10 @@ def _not_signed_in(request: Request, _: Exception) -> Response:
 def _registry_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RegistryRefusedError)
     return _answer(request, registry_api.problem(error))
+
+
+def _not_stored(request: Request, error: Exception) -> Response:
+    return _answer(request, Problem(503, str(error)))
 
 
 def _not_understood(request: Request, error: Exception) -> Response:

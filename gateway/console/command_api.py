@@ -1,6 +1,7 @@
 """Commands to buttons, for programs: /api/v1/children/{id}/commands.
 
-    POST {"command": "identify"}                                      an operator's session, or a technician's token
+    POST {"command": "identify"}, "test" or "reboot"                  an operator's session, or a technician's token
+    POST {"command": "configuration", "settings": {"signal": "silent"}}     likewise
     POST {"command": "wifi", "ssid": "…", "password": "…"}            a technician's token: Authorization: Bearer …
     GET                                                               whoever is signed in, or a technician's token
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Path, Request
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from gateway.console.parts import ConsoleNow, Problem, WordsNow, header_sender, signed_in
 from gateway.desk import Command, CommandRefusedError
@@ -29,14 +30,24 @@ class Sender:
     """Who gives a command, or asks for those that were given."""
 
     name: str
-    may_identify: bool
+    may_command: bool
     may_change_network: bool
+
+
+class Changes(BaseModel):
+    """Settings of a button that may change over the air; those that are absent stay."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    signal: Literal["visible", "silent", "audible"] | None = None
+    alarms_per_minute: int | None = Field(default=None, ge=4, le=6000)
 
 
 class CommandGiven(BaseModel):
     """A command to give. expires_in_s: how long it is repeated to a button that is away."""
 
-    command: Literal["identify", "wifi"]
+    command: Literal["identify", "test", "reboot", "configuration", "wifi"]
+    settings: Changes | None = None
     ssid: str | None = Field(default=None, max_length=32)
     password: SecretStr | None = Field(default=None, max_length=63)
     expires_in_s: int | None = Field(default=None, ge=1, le=LONGEST_S)
@@ -47,11 +58,11 @@ def sender_of(request: Request, console: ConsoleNow, words: WordsNow) -> Sender:
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         name = console.desk.registrar.technician(token.strip(), request.client.host if request.client else "?")
-        return Sender(name, may_identify=True, may_change_network=True)
+        return Sender(name, may_command=True, may_change_network=True)
     visitor = signed_in(request)
     if request.method != "GET":
         visitor = header_sender(console, visitor, words, request.headers.get("x-csrf-token", ""))
-    return Sender(visitor.person.name, may_identify=visitor.may_step, may_change_network=False)
+    return Sender(visitor.person.name, may_command=visitor.may_step, may_change_network=False)
 
 
 SenderNow = Annotated[Sender, Depends(sender_of)]
@@ -68,10 +79,13 @@ def give(console: ConsoleNow, sender: SenderNow, words: WordsNow, child: Child, 
         if given.ssid is None or given.password is None:
             raise Problem(422, 'Give the network\'s "ssid" and "password"; an open network\'s password is "".')
         network = given.ssid, given.password.get_secret_value()
-    elif not sender.may_identify:
+    elif not sender.may_command:
         raise Problem(403, words.plain("error.403.text"))
+    changes = given.settings.model_dump(exclude_none=True) if given.settings else None
+    if (given.command == "configuration") != bool(changes):
+        raise Problem(422, 'Give what to change with the command "configuration": "settings": {"signal": "silent"}.')
     try:
-        return console.desk.command(child, given.command, sender.name, network, given.expires_in_s)
+        return console.desk.command(child, given.command, sender.name, network, given.expires_in_s, changes)
     except KeyError:
         raise Problem(404, f"No child of the id {child} is known here.") from None
     except CommandRefusedError as refused:

@@ -1,7 +1,8 @@
 """What comes first, what counts as trouble, and which entrances could deliver a press now. Pure.
 
-An entrance is *ready* when at least one of its buttons is online. Late, faulty and tampered buttons do not count: they
-may deliver, and headquarters must not rely on it. A button that is being enrolled is expected of nobody yet.
+An entrance is *ready* when at least one of its buttons is online. Late, faulty and tampered buttons do not count, nor
+those under maintenance: they may deliver, and headquarters must not rely on it. A button that is being enrolled is
+expected of nobody yet.
 """
 
 from __future__ import annotations
@@ -9,12 +10,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.desk import Child, Incident, Link, State
+from gateway.desk import Child, Incident, Link, Place, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-WORST_FIRST = (Link.TAMPERED, Link.OFFLINE, Link.FAULTY, Link.LATE, Link.NEVER_SEEN, Link.ONLINE)
+WORST_FIRST = (
+    Link.TAMPERED,
+    Link.OFFLINE,
+    Link.FAULTY,
+    Link.LATE,
+    Link.NEVER_SEEN,
+    Link.MAINTENANCE,
+    Link.ONLINE,
+    Link.RETIRED,
+)
+WELL = {Link.ONLINE, Link.MAINTENANCE, Link.RETIRED}
+"""States in which nothing is wrong: they have no colour, and nobody need look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +53,38 @@ def readiness(children: Iterable[Child]) -> Readiness:
     return Readiness(len(entrances) - len(unable), len(entrances), tuple(unable))
 
 
+@dataclass(frozen=True, slots=True)
+class SiteCover:
+    """A site, and how many of its entrances could deliver a press now. place: of one of them, for the site's name."""
+
+    site: str
+    place: Place | None
+    ready: int
+    entrances: int
+    unable: tuple[Child, ...]
+
+
+def coverage(children: Iterable[Child]) -> list[SiteCover]:
+    """The same by site, worst first: the least share of entrances that are ready."""
+    by_site: dict[str, list[Child]] = {}
+    for child in children:
+        by_site.setdefault(child.place.site if child.place else "", []).append(child)
+    found = [
+        SiteCover(site, mine[0].place, counted.ready, counted.entrances, counted.unable)
+        for site, mine in by_site.items()
+        if (counted := readiness(mine)).entrances
+    ]
+    return sorted(found, key=lambda cover: (cover.ready / cover.entrances, cover.site))
+
+
 def trouble_first(children: Iterable[Child]) -> list[Child]:
     """Children, worst first, otherwise in the order given (site and entrance)."""
     return sorted(children, key=lambda child: WORST_FIRST.index(child.link))
 
 
 def troubled(children: Iterable[Child]) -> int:
-    """How many are not online, of those that should be."""
-    return sum(child.link is not Link.ONLINE and child.enrolling_until_ms is None for child in children)
+    """How many are not well, of those that should be."""
+    return sum(child.link not in WELL and child.enrolling_until_ms is None for child in children)
 
 
 def urgent_first(incidents: Iterable[Incident]) -> list[Incident]:

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from gateway.console.filters import WEAK_BATTERY_MV, Face, signal_word
+from gateway.console.listing import WELL
 from gateway.console.words import IN, Language, bdi
 from gateway.desk import NEXT_STEPS, Link, Outcome, State
 from gateway.sites import phone_uri
@@ -49,6 +50,7 @@ class Looks:
             outcomes=tuple(Outcome),
             State=State,
             Link=Link,
+            well=WELL,
             signal_word=signal_word,
             phone_uri=phone_uri,
             weak_battery_mv=WEAK_BATTERY_MV,

@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Path, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from gateway.console.filters import SECOND_MS
-from gateway.console.listing import matching, trouble_first
+from gateway.console.filters import MINUTE_MS, SECOND_MS
+from gateway.console.listing import coverage, matching, trouble_first
 from gateway.console.live import HAPPENINGS_SHOWN, HISTORY_SHOWN
+from gateway.console.maintaining import LONGEST_MIN, maintain
 from gateway.console.parts import (
     LANGUAGE_COOKIE,
     ConsoleNow,
@@ -93,7 +94,23 @@ def children(
     face = console.looks.faces[language]
     found = matching([(child, face.sought_in(child)) for child in known], q) if q else known
     return page(request, visitor, "children.html", view=View.CHILDREN, stamp=stamp, found=found, known_count=len(known),
-                sought=q)  # fmt: skip
+                sought=q, covers=coverage(known))  # fmt: skip
+
+
+ChildId = Annotated[str, Path(max_length=64)]
+
+
+@router.post("/children/{name}/maintenance")
+def maintenance(
+    console: ConsoleNow,
+    sender: FormSender,
+    words: WordsNow,
+    name: ChildId,
+    minutes: Annotated[int, Form(ge=0, le=LONGEST_MIN)],
+) -> Response:
+    """Begins a maintenance of so many minutes from now, or ends it (0)."""
+    maintain(console, sender, words, name, console.desk.now_ms() + minutes * MINUTE_MS if minutes else None)
+    return redirect(f"/children/{name}")
 
 
 @router.get("/happenings")

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from gateway.console.listing import apart
+from gateway.console.listing import apart, coverage
 from gateway.console.live import Board
 from gateway.console.parts import Console, ConsoleNow, Problem, SignedIn, Visitor, to_json, words_of
 from gateway.console.roll import Changes
@@ -213,6 +213,9 @@ class Pieces:
 
     def _children(self, news: Changes[Child], heard: Changes[int | None]) -> list[Event]:
         events = [self._list(news, lambda child: self._kept("_child.html", "child", child))] if news else []
+        if news:
+            covers = coverage(self._board.children.items.values())
+            events.append(("parts", {"sites": self._piece("_coverage.html", covers=covers)}))
         if heard.items:
             events.append(("heard", heard.items))
         return events

@@ -24,6 +24,7 @@ from gateway.desk import (
     Health,
     Incident,
     Link,
+    MaintenanceRefusedError,
     Outcome,
     Person,
     Place,
@@ -225,6 +226,15 @@ class StandInDesk:
     def children(self) -> Sequence[Child]:
         with self._lock:
             return list(self._children.values())
+
+    def child(self, child: str) -> Child | None:
+        return self._children.get(child)
+
+    def maintain(self, child: str, until_ms: int | None, by: str) -> None:
+        if until_ms is not None and until_ms <= self.now_ms():
+            raise MaintenanceRefusedError("the end of a maintenance must lie in the future")
+        link = Link.ONLINE if until_ms is None else Link.MAINTENANCE
+        self.hear(replace(self._children[child], link=link, maintenance_until_ms=until_ms, why=f"by {by}"))
 
     def happenings(self, before: int | None = None, limit: int = 100) -> Sequence[Happening]:
         with self._lock:

@@ -166,13 +166,20 @@ def test_the_will_has_the_number_of_the_presence_that_follows(desk: Desk) -> Non
     assert {**here, wire.STATE: 0} == will
 
 
-def test_headquarters_answer_counts_for_25_seconds_and_each_answer_once(desk: Desk) -> None:
+def beat(desk: Desk) -> tuple[int, int]:
+    """Sends a heartbeat: its number."""
+    desk.button.beat()
+    message = desk.sent("heartbeat")[-1]
+    return message[wire.BOOT], message[wire.SEQ]
+
+
+def test_headquarters_own_answer_is_enough_for_25_seconds_and_counts_once(desk: Desk) -> None:
     desk.connect()
-    beat = desk.sent("heartbeat")[-1]
-    number = beat[wire.BOOT], beat[wire.SEQ]
+    message = desk.sent("heartbeat")[-1]
+    number = message[wire.BOOT], message[wire.SEQ]
     assert desk.button.light() == "unsupervised"
     desk.receipt(number, wire.AT_GATEWAY)
-    assert desk.button.light() == "unsupervised"
+    assert desk.button.light() == "unsupervised", "a gateway's word alone is not enough"
     desk.receipt(number, wire.AT_HQ)
     desk.now_ms += 24_999
     assert desk.button.light() == "rest"
@@ -180,6 +187,33 @@ def test_headquarters_answer_counts_for_25_seconds_and_each_answer_once(desk: De
     assert desk.button.light() == "unsupervised"
     desk.receipt(number, wire.AT_HQ)
     assert desk.button.light() == "unsupervised", "an old answer, repeated, proves nothing"
+
+
+def test_with_the_gateways_word_headquarters_answer_lasts_90_seconds_and_no_longer(desk: Desk) -> None:
+    desk.connect()
+    desk.receipt(beat(desk), wire.AT_HQ)
+    for _ in range(17):
+        desk.now_ms += 5_000
+        desk.receipt(beat(desk), wire.AT_GATEWAY)
+        assert desk.button.light() == "rest"
+    desk.now_ms += 5_000
+    desk.receipt(beat(desk), wire.AT_GATEWAY)
+    assert desk.button.light() == "unsupervised", "so long can a stolen gateway pretend"
+
+
+def test_a_gateway_that_says_no_more_turns_the_light_dark_within_15_seconds_of_the_last_heartbeat_it_took(
+    desk: Desk,
+) -> None:
+    desk.connect()
+    desk.receipt(beat(desk), wire.AT_HQ)
+    desk.now_ms += 30_000
+    assert desk.button.light() == "unsupervised"
+    number = beat(desk)
+    desk.now_ms += 14_000
+    desk.receipt(number, wire.AT_GATEWAY)
+    assert desk.button.light() == "rest"
+    desk.now_ms += 1_000
+    assert desk.button.light() == "unsupervised", "what counts is when the heartbeat was sent"
 
 
 def test_an_answer_to_a_heartbeat_of_long_ago_proves_nothing(desk: Desk) -> None:

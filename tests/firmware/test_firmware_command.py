@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware import indicator, wire
+from firmware import configuration, indicator, wire
 from firmware.command import IDENTIFY_MS, Commands, packed, unpacked
 from firmware.wifi import Known
 from gateway.commands import concealed
@@ -30,14 +30,19 @@ def block(key: bytes) -> Any:
 class Ordered(Desk):
     """The conduct tests' button, with commands; `radio` False: a board without."""
 
-    def __init__(self, folder: Path, *, radio: bool = True) -> None:
-        super().__init__(folder)
+    def __init__(self, folder: Path, *, radio: bool = True, signal: str = "visible") -> None:
+        super().__init__(folder, signal=signal)
+        self.restarts = 0
         self.known = Known(self.flash, [], pytest.fail)
-        told = SimpleNamespace(id="b1", hq="hq")
         wifi = SimpleNamespace(known=self.known) if radio else None
-        self.button.commands = Commands(told, KEY, self.flash, self.button, wifi, block)
+        self.button.commands = Commands(
+            self.button.settings, KEY, self.flash, self.button, wifi, block, restart=self.restart
+        )
         self.connect()
         self.story.clear()
+
+    def restart(self) -> None:
+        self.restarts += 1
 
     def tell(self, name: str, value: object, **more: object) -> None:
         super().tell(name, (value, more) if more else value)
@@ -250,3 +255,114 @@ def test_whatever_is_packed_is_unpacked(name: str, password: str) -> None:
     if len(name.encode()) <= 32:
         assert unpacked(packed((name, password))) == (name, password)
         assert len(packed((name, password))) == 112
+
+
+def cut_power(desk: Ordered, folder: Path) -> Ordered:
+    """The same flash in a new start, a boot later."""
+    assert desk is not None
+    again = Ordered(folder / "state")
+    again.button.commands.resume()
+    return again
+
+
+def test_a_test_command_raises_a_test_alarm_and_is_answered_by_headquarters_receipt_for_it(desk: Ordered) -> None:
+    desk.order(5, wire.TEST_ALARM)
+    (alarm,) = desk.sent("alarm")
+    assert alarm[wire.CAUSE] == wire.TEST
+    number = alarm[wire.BOOT], alarm[wire.SEQ]
+    assert desk.answers() == []
+    desk.receipt(number, wire.AT_GATEWAY)
+    desk.order(5, wire.TEST_ALARM)
+    assert desk.answers() == [], "the gateway is not headquarters"
+    desk.now_ms += 85
+    desk.receipt(number, wire.AT_HQ)
+    text = "headquarters' receipt for the test alarm was here after 85 ms"
+    assert desk.answers() == [(wire.COMMAND_DONE, {0: 1, 1: 5, 5: text})]
+    assert len(desk.button.latch.alarms) == 1
+
+
+def test_nothing_is_tested_while_a_real_alarm_is_open(desk: Ordered) -> None:
+    desk.press()
+    desk.order(5, wire.TEST_ALARM)
+    assert [alarm.cause for alarm in desk.button.latch.alarms] == [wire.HOLD_UP]
+    assert desk.answers()[0][0] == wire.COMMAND_FAILED
+
+
+def test_a_test_that_a_power_cut_interrupts_raises_no_second_alarm(desk: Ordered, tmp_path: Path) -> None:
+    desk.order(5, wire.TEST_ALARM)
+    again = cut_power(desk, tmp_path)
+    (alarm,) = again.button.latch.alarms
+    again.order(5, wire.TEST_ALARM)
+    assert again.button.latch.alarms == [alarm]
+    again.receipt((alarm.boot, alarm.seq), wire.AT_HQ)
+    assert [code for code, _ in again.answers()] == [wire.COMMAND_DONE]
+
+
+def test_a_restart_is_answered_by_the_next_start_and_happens_once(desk: Ordered, tmp_path: Path) -> None:
+    desk.order(5, wire.REBOOT)
+    desk.order(5, wire.REBOOT)
+    assert desk.restarts == 1
+    assert desk.answers() == []
+    again = cut_power(desk, tmp_path)
+    assert [code for code, _ in again.answers()] == [wire.COMMAND_DONE]
+    assert "it started again: start" in again.answers()[0][1][5]
+    again.order(5, wire.REBOOT)
+    third = cut_power(again, tmp_path)
+    third.order(5, wire.REBOOT)
+    assert again.restarts == third.restarts == 0
+    assert len(third.answers()) == 1
+
+
+def test_an_open_alarm_or_a_finger_on_the_button_forbids_a_restart(desk: Ordered) -> None:
+    number = desk.press()
+    desk.order(5, wire.REBOOT)
+    desk.receipt(number, wire.CLOSED)
+    desk.order(6, wire.REBOOT)
+    assert desk.restarts == 1
+    desk.press()
+    assert not desk.button.commands.may_restart()
+    desk.button.commands.kept_from_restart()
+    assert [code for code, _ in desk.answers()] == [wire.COMMAND_FAILED, wire.COMMAND_FAILED]
+    assert "an alarm came first" in desk.answers()[1][1][5]
+
+
+def test_settings_change_as_a_whole_and_outlast_a_power_cut(desk: Ordered, tmp_path: Path) -> None:
+    told = desk.button.settings
+    assert told.signal == "visible"
+    desk.order(5, wire.CONFIGURE, detail=configuration.packed({"signal": "silent", "alarms_per_minute": 30}))
+    assert (told.signal, told.alarms_per_minute) == ("silent", 30)
+    assert desk.answers() == [
+        (wire.COMMAND_DONE, {0: 1, 1: 5, 5: "it has signal silent, alarms_per_minute 30 from now on"})
+    ]
+    again = cut_power(desk, tmp_path)
+    assert (again.button.settings.signal, again.button.settings.alarms_per_minute) == ("silent", 30)
+    again.order(6, wire.CONFIGURE, detail=configuration.packed({"signal": "audible"}))
+    third = cut_power(again, tmp_path)
+    assert (third.button.settings.signal, third.button.settings.alarms_per_minute) == ("audible", 30)
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        None,
+        b"",
+        b"rubbish",
+        wire.encode({}),
+        wire.encode({1: "loud"}),
+        wire.encode({1: "silent", 2: 1}),
+        wire.encode({1: "silent", 9: 1}),
+        wire.encode([1, "silent"]),
+        wire.encode({1: 7}),
+    ],
+)
+def test_a_change_with_any_mistake_changes_nothing(desk: Ordered, detail: bytes | None) -> None:
+    desk.order(5, wire.CONFIGURE, **({} if detail is None else {"detail": detail}))
+    assert (desk.button.settings.signal, desk.button.settings.alarms_per_minute) == ("visible", 6000)
+    assert desk.answers()[0][0] == wire.COMMAND_FAILED
+    assert desk.answers()[0][1][5].startswith("nothing was changed")
+
+
+def test_what_a_technician_set_since_has_the_last_word(desk: Ordered, tmp_path: Path) -> None:
+    desk.order(5, wire.CONFIGURE, detail=configuration.packed({"signal": "silent"}))
+    again = Ordered(tmp_path / "state", signal="audible")
+    assert again.button.settings.signal == "audible"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firmware.vigil import FIRST_MS, LASTED_MS, LONGEST_MS, URGENT_LONGEST_MS, Backoff, Vigil
+from firmware.vigil import FIRST_MS, LASTED_MS, LONGEST_MS, TRUST_MS, URGENT_LONGEST_MS, Backoff, Vigil
 
 TICK_MS = 100
 BEAT_MS = 5000
@@ -67,14 +67,14 @@ def test_time_in_which_nobody_listened_does_not_count() -> None:
 def test_a_socket_that_takes_nothing_is_given_up_although_the_broker_speaks() -> None:
     vigil = Vigil(0)
     vigil.stuck(0)
-    for now_ms in range(0, 4000, TICK_MS):
+    for now_ms in range(0, TRUST_MS, TICK_MS):
         vigil.heard(now_ms)
         assert vigil.verdict(now_ms, urgent=False) is None
         assert not vigil.wants_ping(now_ms + 60_000, urgent=True)
     assert vigil.verdict(2000, urgent=True)
-    assert vigil.verdict(4000, urgent=False)
+    assert vigil.verdict(TRUST_MS, urgent=False)
     vigil.stuck(None)
-    assert vigil.verdict(4000, urgent=True) is None
+    assert vigil.verdict(TRUST_MS, urgent=True) is None
 
 
 def test_a_lost_session_is_retried_at_once_and_then_ever_more_slowly() -> None:

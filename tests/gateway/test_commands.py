@@ -72,7 +72,10 @@ def test_it_is_repeated_some_seconds_apart_until_it_is_settled_or_its_time_is_ov
     assert not outstanding.expired(100_000)
 
 
-def test_numbers_only_grow_whatever_the_clock_and_the_database_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_numbers_only_grow_whatever_the_clock_and_the_database_do(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     child = SimpleNamespace(kind="button")
     registry: Any = SimpleNamespace(children=lambda: {GATE: child}, key_of=lambda _: KEY)
     sent: list[tuple[int, int]] = []
@@ -81,7 +84,7 @@ def test_numbers_only_grow_whatever_the_clock_and_the_database_do(tmp_path: Path
         message = wire.unseal(payload).message
         sent.append((message[wire.BOOT], message[wire.SEQ]))
 
-    def give(database: Path, *times_ms: int) -> None:
+    def give(database: Path | str, *times_ms: int) -> None:
         journal = Journal(database, [])
         journal.start()
         commands = Commands(HQ, journal, registry, send)
@@ -92,9 +95,10 @@ def test_numbers_only_grow_whatever_the_clock_and_the_database_do(tmp_path: Path
         journal.stop()
 
     hour = 3_600_000
-    give(tmp_path / "station.db", 500 * hour, 500 * hour, 499 * hour, 500 * hour + 1)
+    server = request.getfixturevalue("postgres") if kind == "postgresql" else None
+    give(server.fresh() if server else tmp_path / "station.db", 500 * hour, 500 * hour, 499 * hour, 500 * hour + 1)
     (tmp_path / "empty.db").touch()
-    give(tmp_path / "empty.db", 501 * hour)
+    give(server.empty() if server else tmp_path / "empty.db", 501 * hour)
     assert sent == sorted(set(sent))
     assert len(sent) == 5
 
@@ -255,6 +259,74 @@ def test_a_press_ends_the_blinking_at_once(world: World, hq: Headquarters) -> No
     hq.operator.close_all()
 
 
+def test_a_test_command_goes_all_the_way_and_back_and_is_never_taken_for_an_alarm(
+    world: World, hq: Headquarters
+) -> None:
+    button = world.buttons[VISA]
+    wait_until(lambda: button.light == "rest", 20, "the light at rest")
+    given = hq.give(VISA, command="test")
+    done = hq.until(VISA, given["id"], "done")
+    assert done["answer"].startswith("headquarters' receipt for the test alarm was here after ")
+    (incident,) = [one for one in hq.operator.get("incidents") if one["device"] == VISA]
+    assert (incident["cause"], incident["state"]) == ("test", "raised")
+    assert hq.state(VISA, hq.give(VISA, command="reboot")["id"])["state"] in ("waiting", "failed")
+    hq.operator.close_all()
+    wait_until(lambda: button.light == "rest", 20, "the light at rest again")
+
+
+def test_a_reboot_is_answered_by_the_next_start(world: World, hq: Headquarters) -> None:
+    button = world.buttons[VISA]
+    wait_until(lambda: button.light == "rest", 20, "the light at rest")
+    starts, since = button.starts, len(button.said)
+    given = hq.give(VISA, command="reboot")
+    done = hq.until(VISA, given["id"], "done", 40)
+    boot = button.wait_for(lambda said: "started" in said, 5, since)["started"]["boot"]
+    assert done["answer"].startswith(f"it started again: start {boot}, ")
+    assert button.starts == starts + 1
+    world.wait_ready()
+
+
+def test_settings_change_over_the_air_and_outlast_a_power_cut(world: World, hq: Headquarters) -> None:
+    given = hq.give(VISA, command="configuration", settings={"signal": "silent", "alarms_per_minute": 60})
+    assert given["about"] == "signal silent, alarms_per_minute 60"
+    done = hq.until(VISA, given["id"], "done")
+    assert done["answer"] == "it has signal silent, alarms_per_minute 60 from now on"
+    kept = (world.folder / VISA / "state" / "configuration").read_bytes()
+    assert b"silent" in kept
+    button = world.buttons[VISA]
+    button.unplug()
+    back = hq.give(VISA, command="configuration", settings={"signal": "visible"})
+    button.start()
+    hq.until(VISA, back["id"], "done", 40)
+    assert b"visible" in (world.folder / VISA / "state" / "configuration").read_bytes()
+    world.wait_ready()
+
+
+@pytest.mark.parametrize("language", ["en", "ur"])
+def test_an_operator_gives_commands_on_the_page_of_the_button(world: World, hq: Headquarters, language: str) -> None:
+    browser = hq.operator._http
+    browser.cookies.set("tocsin-language", language)
+    page = browser.get(f"/children/{GATE}").text
+    word, state = {"en": ("Blink", "Waiting"), "ur": ("بتی جھپکائیں", "بٹن کا انتظار")}[language]
+    assert word in page
+    assert f'href="/children/{GATE}"' in browser.get("/children").text
+    form = {"command": "identify", "csrf": hq.operator._csrf}
+    assert browser.post(f"/children/{GATE}/commands", data={"command": "identify"}).status_code == 403
+    assert browser.post("/children/nobody/commands", data=form).status_code == 404
+    assert browser.post(f"/children/{SITE}/commands", data=form).status_code == 409
+    world.buttons[GATE].unplug()
+    answer = browser.post(f"/children/{GATE}/commands", data=form)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/children/{GATE}")
+    assert state in browser.get(f"/children/{GATE}").text
+    world.buttons[GATE].start()
+    wait_until(lambda: 'data-state="done"' in browser.get(f"/children/{GATE}").text, 40, "the answer on the page")
+    assert "amber and green" in browser.get(f"/children/{GATE}").text
+    changed = browser.post(f"/children/{GATE}/commands", data={**form, "command": "configuration", "signal": "audible"})
+    assert changed.status_code == 303
+    assert "signal audible" in browser.get(f"/children/{GATE}").text
+    world.wait_ready()
+
+
 def nowhere(world: World, secret: str) -> None:
     """The password is in no file of either station, nor in anything that the console says."""
     for station in (HQ, SITE):
@@ -394,7 +466,10 @@ def test_who_may_give_commands(world: World, hq: Headquarters) -> None:
     assert hq.operator._http.post(path, json={"command": "identify"}).status_code == 403, "no token of the session"
     assert hq.post("nobody", command="identify").status_code == 404
     assert hq.post(SITE, command="identify").status_code == 409
-    assert hq.post(GATE, command="reboot").status_code == 422
+    assert hq.post(GATE, command="explode").status_code == 422
+    assert hq.post(GATE, command="configuration").status_code == 422
+    assert hq.post(GATE, command="configuration", settings={"signal": "loud"}).status_code == 422
+    assert hq.post(GATE, command="identify", settings={"signal": "silent"}).status_code == 422
     site = Operator(world, f"http://127.0.0.1:{world.site_console}").sign_in()
     answer = site._http.post(path, json={"command": "identify"}, headers={"X-CSRF-Token": site._csrf})
     assert answer.status_code in (404, 409)

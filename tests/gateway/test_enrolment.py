@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire
-from gateway import keys, schema
+from gateway import database, keys, schema
 from gateway.cli import app
 from gateway.console.listing import readiness, troubled
 from gateway.desk import Child, Link
@@ -100,7 +100,7 @@ def says(answer: httpx.Response, status: int) -> str:
 
 def write(world: World, child: str, **values: Any) -> None:
     """Changes an enrolment behind the running station's back, as another process would."""
-    engine = schema.open_database(world.folder / HQ / "state" / "station.db", writes=True)
+    engine = database.open_database(world.folder / HQ / "state" / "station.db", writes=True)
     with engine.begin() as connection:
         table = schema.enrolments
         connection.execute(table.update().where(table.c.id == child).values(**values))
@@ -306,7 +306,7 @@ def test_tokens_that_open_nothing(world: World, operator: Operator) -> None:
     assert "ended on 20" in says(ask(second), 401)
     assert "no token" in command(world, "technician", "bilal", "--revoke").output
     third = token_of(world, "bilal")
-    engine = schema.open_database(world.folder / HQ / "state" / "station.db", writes=True)
+    engine = database.open_database(world.folder / HQ / "state" / "station.db", writes=True)
     with engine.begin() as connection:
         at = schema.tokens.c
         connection.execute(schema.tokens.update().where(at.name == "bilal").values(expires_at_ms=1_700_000_000_000))

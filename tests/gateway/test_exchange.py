@@ -19,14 +19,15 @@ from gateway.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class Bench:
     """A site's exchange over a real journal that does not write before `journal.start()`."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, store: Path | str) -> None:
         settings = load(world.folder / f"{SITE}.toml")
-        self.journal = Journal(settings.database, ["hq"])
+        self.journal = Journal(store, ["hq"])
         self.board = NoticeBoard()
         self.exchange = Exchange(
             settings, self.journal, Registry(self.journal.readers, SITE, None), Refusals(), self.board, 1
@@ -46,9 +47,9 @@ class Bench:
 
 
 @pytest.fixture
-def bench() -> Iterator[Bench]:
+def bench(store: Path | str) -> Iterator[Bench]:
     world = World(buttons=())
-    made = Bench(world)
+    made = Bench(world, store)
     try:
         yield made
     finally:

@@ -22,6 +22,7 @@ GOOD = 'station = "gw"\n[broker]\nport = 8883\n'
         ('station = "gw"\n[broker]\nport = 99999\n', "station.toml:3: broker.port"),
         ('station = "gw"\nrolle = "hq"\n', "station.toml:2: rolle: Extra inputs"),
         ('station = "gw"\nrole = "hq"\n', "message_key"),
+        ('station = "gw"\ndatabase = "station.db"\n', "station.toml:2: database: must be postgresql+psycopg://"),
         ("station = \n", "station.toml: Invalid value"),
         ('station = "gw"\n[[parents]]\nid = "hq"\naddress = "a"\nmessage_key = "04ab"\n', "station.toml:5: parents.0.message_key"),
     ],
@@ -37,7 +38,7 @@ def test_every_mistake_is_named_with_its_line(tmp_path: Path, text: str, says: s
 def test_paths_start_at_the_file(tmp_path: Path) -> None:
     path = tmp_path / "station.toml"
     path.write_text(GOOD)
-    assert load(path).database == tmp_path / "state" / "station.db"
+    assert load(path).store == tmp_path / "state" / "station.db"
     with pytest.raises(SettingsError, match="can't be read"):
         load(tmp_path / "nothing.toml")
 
@@ -105,3 +106,44 @@ def test_the_brokers_log_is_read_for_who_and_why() -> None:
         ("b2", "it may not publish on that topic"),
         ("b2", "the message is too large"),
     ]
+
+
+POINT = "04" + "11" * 64
+PARENTS = 'station = "gw"\n[[parents]]\nid = "hq"\n{hq}\nmessage_key = "' + POINT + '"\n[[parents]]\nid = "{id}"\n{other}\nmessage_key = "' + POINT + '"\n'  # fmt: skip
+
+
+def parents(path: Path, hq: str, other: str = 'address = "10.0.0.9"', id_: str = "agency") -> Path:
+    path = path / "station.toml"
+    path.write_text(PARENTS.format(hq=hq, other=other, id=id_))
+    return path
+
+
+def test_a_parent_has_addresses_in_order_and_one_parent_is_the_headquarters(tmp_path: Path) -> None:
+    several = 'addresses = ["hq1.example:8884", "10.0.0.2", "[2001:db8::2]:1", "2001:db8::3"]\nport = 9000'
+    settings = load(parents(tmp_path, several))
+    assert settings.parents[0].ways == [
+        ("hq1.example", 8884), ("10.0.0.2", 9000), ("2001:db8::2", 1), ("2001:db8::3", 9000),
+    ]  # fmt: skip
+    assert settings.parents[1].ways == [("10.0.0.9", 8883)]
+    assert settings.headquarters == "hq"
+    assert load(parents(tmp_path, several, 'address = "a"\nheadquarters = true')).headquarters == "agency"
+    assert load(parents(tmp_path, several + "\nheadquarters = false")).headquarters == "agency"
+
+
+@pytest.mark.parametrize(
+    ("hq", "other", "id_", "says"),
+    [
+        ("port = 1", 'address = "a"', "agency", "station.toml:2: parents.0: needs either address"),
+        ('address = "a"\naddresses = ["b"]', 'address = "a"', "agency", "station.toml:2: parents.0: needs either"),
+        ('addresses = ["a", "b:0"]', 'address = "a"', "agency", "station.toml:4: parents.0.addresses.1: must end with a port"),
+        ('address = "a b"', 'address = "a"', "agency", "station.toml:4: parents.0.address: must be a name"),
+        ('address = "https://a"', 'address = "a"', "agency", "station.toml:4: parents.0.address: must"),
+        ('address = "a"', 'address = "a"', "hq", "station.toml:7: parents.1.id: hq is named already"),
+        ('address = "a"\nheadquarters = true', 'address = "a"\nheadquarters = true', "agency",
+         "station.toml:10: parents.1.headquarters: buttons have one headquarters"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_parent_is_named_with_its_line(tmp_path: Path, hq: str, other: str, id_: str, says: str) -> None:
+    with pytest.raises(SettingsError) as error:
+        load(parents(tmp_path, hq, other, id_))
+    assert says in str(error.value)

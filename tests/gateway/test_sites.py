@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from typer.testing import CliRunner
 
 from firmware import wire
-from gateway import schema, sitebook, sites
+from gateway import database, schema, sitebook, sites
 from gateway.cli import app
 from gateway.enrolment import RegistryRefusedError, UnfitError, UnknownChildError
 from gateway.journal import Journal
@@ -35,7 +35,7 @@ WHOLE = {
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    engine = schema.open_database(tmp_path / "station.db", writes=True)
+    engine = database.open_database(tmp_path / "station.db", writes=True)
     with engine.begin() as opened:
         schema.metadata.create_all(opened)
         yield opened

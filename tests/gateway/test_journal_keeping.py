@@ -1,0 +1,372 @@
+"""The whole journal: migrated, derived from anew, copied, put back, shortened, written out."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from cryptography.hazmat.primitives.serialization import Encoding
+from sqlalchemy import delete, func, select, update
+from typer.testing import CliRunner
+
+from demo.world import HQ, SITE, World
+from firmware import wire
+from gateway import database, keeping, keys, schema
+from gateway.chain import Sealer
+from gateway.cli import app
+from gateway.desk import Outcome, State
+from gateway.enrolment import NewButton
+from gateway.exchange import Exchange
+from gateway.journal import Journal
+from gateway.notice import NoticeBoard
+from gateway.refusals import Refusals
+from gateway.registrar import Registrar
+from gateway.registry import Registry
+from gateway.settings import load
+from tests.gateway.test_journal import entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from click.testing import Result
+    from sqlalchemy import Connection
+
+    from tests.postgres import Server
+
+OLD = Path(__file__).with_name("first_database.sql")
+
+
+# ---------------------------------------------------------------------------------------------- migrations
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_migrations_make_what_the_schema_says(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    server: Server | None = request.getfixturevalue("postgres") if kind == "postgresql" else None
+    where: Path | str = server.empty() if server else tmp_path / "station.db"
+    database.prepare(where)
+    database.prepare(where)  # again changes nothing
+    engine = database.open_database(where, writes=False)
+    with engine.connect() as connection:
+        assert database.revision(connection) == schema.REVISION
+        different = compare_metadata(MigrationContext.configure(connection), schema.metadata)
+    engine.dispose()
+    assert different == [], (
+        "gateway/schema.py says more than the migrations make: add a migration, and its number as REVISION"
+    )
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date_with_all_that_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "station.db"
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(OLD.read_text(encoding="utf-8"))
+        tables = [row[0] for row in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        before = {table: old.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+    journal = Journal(path, ["hq"])
+    journal.start()
+    assert journal.now(lambda connection: journal.keep(connection, entry(9))).id == 4
+    journal.stop()
+    with contextlib.closing(sqlite3.connect(path)) as new:
+        for table, rows in before.items():
+            columns = len(rows[0]) if rows else 0
+            if table not in {"sqlite_sequence", "journal", "incidents", "deliveries"}:
+                assert [row[:columns] for row in new.execute(f"SELECT * FROM {table}")] == rows, table
+        assert [row[:10] for row in new.execute("SELECT * FROM journal WHERE id < 4")] == before["journal"]
+        assert new.execute("SELECT count(*) FROM journal WHERE length(chain) = 32").fetchone() == (4,)
+        assert [row[0] for row in new.execute("SELECT stage FROM deliveries ORDER BY entry")] == [2, None, None, None]
+    assert keeping.verify(path, "hq", [], [], lambda _: None).findings == []
+
+
+# ------------------------------------------------------------------------------------------------- rebuild
+
+
+class Lived:
+    """A headquarters with two parents, in whose database things have happened; nothing of it runs."""
+
+    def __init__(self, store: Path | str) -> None:
+        self.world = World(buttons=(), hq_database=store if isinstance(store, str) else "")
+        self.config = str(self.world.folder / f"{HQ}.toml")
+        with open(self.config, "a", encoding="utf-8") as file:
+            for parent in ("sindh", "rangers"):
+                point = self.world.hq_message_point.hex()
+                file.write(f'[[parents]]\nid = "{parent}"\naddress = "localhost"\nmessage_key = "{point}"\n')
+        self.settings = load(Path(self.config))
+        self.sealer = Sealer(HQ, keys.private_key(self.settings.identity / "key.pem"), self.settings.checkpoints)
+        self.settings.state.mkdir(exist_ok=True)
+        self.journal = Journal(self.settings.store, [one.id for one in self.settings.parents], self.sealer)
+        message_key = keys.private_key(self.world.folder / "message-key.pem")
+        self.registry = Registry(self.journal.readers, HQ, message_key)
+        self.exchange = Exchange(
+            self.settings, self.journal, self.registry, Refusals(), NoticeBoard(), self.journal.next_boot()
+        )
+        self.registrar = Registrar(self.settings, self.journal, self.registry, self.exchange)
+        self.exchange.confirm = self.registrar.confirm
+        self.journal.start()
+        self._live()
+        self.registry.close()
+        self.journal.stop()
+
+    def _live(self) -> None:
+        self.registrar.begin()
+        for child, replaces in (("gate-1", None), ("gate-2", "gate-1"), ("gate-3", None), ("gate-4", None)):
+            self._enrol(child, replaces)
+            if child != "gate-4":
+                self._send(child, 1, wire.ALARM, {wire.CAUSE: wire.TEST})
+        self.registrar.retire("gate-3", "water", "rana")
+        self.registrar.expire()
+        self._send("gate-2", 2, wire.ALARM, {wire.CAUSE: wire.HOLD_UP, wire.HOW: wire.CONTACT_B})
+        self._send("gate-2", 3, wire.EVENT, {wire.CODE: wire.LOOP_CUT})
+        self.exchange.event(wire.BROKER_LOST, HQ)
+        alarms = self.rows(schema.incidents)
+        self.exchange.step(alarms[0]["id"], State.CLOSED, "ayesha", "", Outcome.TEST)
+        self.exchange.step(alarms[-1]["id"], State.ACKNOWLEDGED, "ayesha", "seen", None)
+        self.exchange.step(alarms[-1]["id"], State.RESPONDING, "ayesha", "", None)
+        self.exchange.step(alarms[-1]["id"], State.CLOSED, "bilal", "گرفتار", Outcome.GENUINE)
+        self.journal.now(lambda connection: self.journal.delivered(connection, "sindh", ("gate-2", 1, 2), 2))
+
+    def _enrol(self, child: str, replaces: str | None) -> None:
+        certificate = self.world.issue(child).certificate.public_bytes(Encoding.PEM).decode()
+        wanted = NewButton(
+            certificate=certificate,
+            site="clifton",
+            entrance=child,
+            site_name_ur="قونصل خانہ " * 10,
+            entrance_name_ur="دروازہ " * 15,
+            address="ا" * 250,
+            mac="24:0a:c4:00:01:10",
+            replaces=replaces,
+        )
+        self.registrar.enrol(child, wanted, "rana")
+
+    def _send(self, child: str, seq: int, kind: int, fields: dict[int, Any]) -> None:
+        self.registry.refresh()
+        message = {wire.KIND: kind, wire.BOOT: 1, wire.SEQ: seq, wire.AGE: 5, **fields}
+        payload = wire.seal(message, child, self.world.key_of(child))
+        done: list[None] = []
+        lane = "alarm" if kind == wire.ALARM else "event"
+        self.exchange.arrived(f"tocsin/1/{child}/{lane}", payload, lambda: done.append(None))
+        self.journal.now(lambda _: None)
+        assert done, self.exchange._refusals.newest()
+
+    def rows(self, table: Any, *columns: str) -> list[dict[str, Any]]:
+        engine = database.open_database(self.settings.store, writes=False)
+        with engine.connect() as connection:
+            names = columns or tuple(table.c.keys())
+            asked = select(*(table.c[name] for name in names)).order_by(*table.primary_key)
+            rows = [dict(row) for row in connection.execute(asked).mappings()]
+        engine.dispose()
+        return rows
+
+    def do(self, work: Any) -> None:
+        engine = database.open_database(self.settings.store, writes=True)
+        with engine.begin() as connection:
+            work(connection)
+        engine.dispose()
+
+    def run(self, *command: str) -> Result:
+        return CliRunner().invoke(app, ["journal", command[0], "--config", self.config, *command[1:]])
+
+
+@pytest.fixture
+def lived(store: Path | str) -> Iterator[Lived]:
+    made = Lived(store)
+    yield made
+    made.world.close()
+
+
+def wipe(connection: Connection) -> None:
+    for table in (schema.steps, schema.incidents, schema.deliveries, schema.enrolments, schema.children):
+        connection.execute(delete(table))
+
+
+def test_everything_that_the_journal_tells_is_derived_from_it_again_table_by_table(lived: Lived) -> None:
+    tables = (schema.incidents, schema.steps, schema.children, schema.enrolments, schema.journal, schema.people)
+    before = {table.name: lived.rows(table) for table in tables}
+    assert len(before["incidents"]) == 4
+    assert len(before["steps"]) == 4
+    assert {row["state"] for row in before["enrolments"]} == {"pending", "enrolled", "retired"}
+    assert {row["state"] for row in before["incidents"]} == {"raised", "closed"}
+    deliveries = lived.rows(schema.deliveries, "entry", "parent", "kind")
+    lived.do(wipe)
+    done = lived.run("rebuild")
+    assert done.exit_code == 0, done.output
+    for table in tables:
+        assert _numbered(lived.rows(table)) == _numbered(before[table.name]), table.name
+    assert lived.rows(schema.deliveries, "entry", "parent", "kind") == deliveries
+    assert {row["stage"] for row in lived.rows(schema.deliveries)} == {None}, "parents are asked again"
+    again = {table.name: lived.rows(table) for table in tables}
+    assert lived.run("rebuild").exit_code == 0
+    assert {table.name: _numbered(lived.rows(table)) for table in tables} == {
+        name: _numbered(rows) for name, rows in again.items()
+    }
+
+
+def _numbered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Steps are numbered as the database likes; what counts is their order."""
+    return [{**row, "id": number} if "incident" in row else row for number, row in enumerate(rows)]
+
+
+def test_an_entry_of_the_registry_that_no_event_tells_of_is_kept_and_named(lived: Lived) -> None:
+    row = {"id": "by-hand", "kind": "button", "site": "clifton"}
+    lived.do(lambda connection: connection.execute(schema.children.insert(), row))
+    done = lived.run("rebuild")
+    assert (done.exit_code, "by-hand" in done.output) == (0, True)
+    assert any(one["id"] == "by-hand" for one in lived.rows(schema.children))
+
+
+# ------------------------------------------------------------------------------------------------- retain
+
+
+def test_old_closed_and_delivered_entries_go_and_what_is_left_verifies_and_rebuilds(lived: Lived) -> None:
+    assert lived.run("retain", "--days", "1").output == "0 entries deleted\n"
+    day_ms, table = 86_400_000, schema.journal
+    newest = max(row["id"] for row in lived.rows(table, "id"))
+
+    def age(connection: Connection) -> None:
+        """All of it was a hundred days ago; the chain says so too."""
+        from tests.gateway.test_journal_chain import compute_anew
+
+        at = table.c
+        connection.execute(update(table).values(received_at_ms=at.received_at_ms - 100 * day_ms))
+        connection.execute(update(schema.steps).values(at_ms=schema.steps.c.at_ms - 100 * day_ms))
+        connection.execute(delete(schema.checkpoints))
+        compute_anew(connection)
+
+    lived.do(age)
+    lived.settings.checkpoints.unlink()
+    undelivered = min(row["entry"] for row in lived.rows(schema.deliveries))
+    assert lived.run("retain", "--days", "30").output == f"{undelivered - 1} entries deleted\n"
+    lived.do(lambda connection: connection.execute(update(schema.deliveries).values(stage=2)))
+    open_ones = [row["id"] for row in lived.rows(schema.incidents) if row["state"] != "closed"]
+    assert min(open_ones) > undelivered
+    assert lived.run("retain", "--days", "30").output == f"{min(open_ones) - undelivered} entries deleted\n"
+    assert min(row["id"] for row in lived.rows(table, "id")) == min(open_ones)
+    lived.do(lambda connection: connection.execute(update(schema.incidents).values(state="closed")))
+    assert lived.run("retain", "--days", "30").exit_code == 0
+    left = [row["id"] for row in lived.rows(table, "id")]
+    assert min(left) > newest, "only what was journaled again is there"
+    assert all(row["id"] > newest for row in lived.rows(schema.incidents))
+    told = lived.run("verify", "--json")
+    assert json.loads(told.stdout)["findings"] == []
+    registry = [lived.rows(schema.children), lived.rows(schema.enrolments)]
+    lived.do(wipe)
+    assert lived.run("rebuild").exit_code == 0
+    assert [lived.rows(schema.children), lived.rows(schema.enrolments)] == registry
+    lived.do(lambda connection: connection.execute(delete(table).where(table.c.id == min(left))))
+    told = lived.run("verify", "--json")
+    assert (told.exit_code, json.loads(told.stdout)["findings"][0]["position"]) == (1, min(left))
+
+
+# ------------------------------------------------------------------------------- verify, export, backup
+
+
+def test_verify_says_in_words_and_in_json_what_it_found(lived: Lived) -> None:
+    sound = lived.run("verify")
+    assert sound.exit_code == 0, sound.output
+    assert "in order" in sound.output
+    lived.do(
+        lambda connection: connection.execute(update(schema.journal).where(schema.journal.c.id == 3).values(seq=999))
+    )
+    wrong = lived.run("verify")
+    assert (wrong.exit_code, wrong.output.split(":")[0]) == (1, "EDITED at position 3")
+    told = json.loads(lived.run("verify", "--json").stdout)
+    assert (told["ok"], told["findings"][0]["position"], told["findings"][0]["what"]) == (False, 3, "edited")
+
+
+def test_export_writes_every_entry_and_only_those_that_are_asked_for(lived: Lived, tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in lived.run("export").stdout.splitlines()]
+    assert [one["position"] for one in lines] == [row["id"] for row in lived.rows(schema.journal, "id")]
+    assert bytes.fromhex(lines[-1]["envelope"]) == lived.rows(schema.journal)[-1]["envelope"]
+    alarms = list(csv.DictReader(io.StringIO(lived.run("export", "--format", "csv", "--kind", "alarm").stdout)))
+    assert [one["what"] for one in alarms] == ["test", "test", "test", "hold_up"]
+    file = tmp_path / "out.jsonl"
+    assert lived.run("export", "--since", "2100-01-01", "-o", str(file)).exit_code == 0
+    assert file.read_text() == ""
+    assert lived.run("export", "--until", "2100-01-01", "-o", str(file)).exit_code == 1, "a file is never replaced"
+    assert len(lived.run("export", "--until", "2100-01-01").stdout.splitlines()) == len(lines)
+    assert lived.run("export", "--kind", "heartbeat").exit_code == 1
+
+
+@pytest.fixture
+def at_site(tmp_path: Path) -> Iterator[Lived]:
+    made = Lived(tmp_path)
+    yield made
+    made.world.close()
+
+
+def test_a_backup_beside_a_running_station_is_put_back_and_verified(at_site: Lived, tmp_path: Path) -> None:
+    lived, copy = at_site, tmp_path / "copy.db"
+    assert isinstance(lived.settings.store, Path)
+    journal = Journal(lived.settings.store, [], lived.sealer)
+    journal.start()
+    try:
+        assert lived.run("backup", str(copy)).exit_code == 0
+        assert "there already" in lived.run("backup", str(copy)).output
+        for seq in range(500, 505):
+            journal.now(lambda connection, seq=seq: journal.keep(connection, entry(seq)))
+        refused = lived.run("restore", str(copy), "--force")
+        assert (refused.exit_code, "stop the station" in refused.output) == (1, True)
+    finally:
+        journal.stop()
+    assert "--force" in lived.run("restore", str(copy)).output
+    (tmp_path / "no.db").write_bytes(b"no database at all" * 100)
+    assert "no backup" in lived.run("restore", str(tmp_path / "no.db"), "--force").output
+    newest = max(row["id"] for row in lived.rows(schema.journal, "id"))
+    done = lived.run("restore", str(copy), "--force")
+    assert done.exit_code == 0, done.output
+    assert max(row["id"] for row in lived.rows(schema.journal, "id")) == newest - 5
+    kept = [Path(line.partition(": ")[2]) for line in done.output.splitlines() if line.startswith("kept")]
+    assert [one.name.split(".before")[0] for one in kept] == ["station.db", "station.checkpoints"]
+    assert all(one.exists() for one in kept)
+
+
+def test_postgresql_is_backed_up_with_its_own_tools(postgres: Server) -> None:
+    lived = Lived(postgres.fresh())
+    try:
+        for command in ("backup", "restore"):
+            assert "pg_" in lived.run(command, "/nowhere/copy.db").output
+    finally:
+        lived.world.close()
+
+
+def test_the_journal_keeps_working_when_its_server_is_away_for_a_while(postgres: Server) -> None:
+    journal = Journal(postgres.fresh(), [])
+    journal.next_boot()
+    journal.start()
+    journal.now(lambda connection: journal.keep(connection, entry(1)))
+    with journal.readers.connect() as connection:
+        number = connection.exec_driver_sql("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
+        others = [row[0] for row in number if row[0] is not None]
+        mine = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+        for pid in set(others) - {mine}:
+            connection.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+    kept: list[Any] = []
+    journal.put(entry(2), kept.append)
+    from demo.process import wait_until
+
+    wait_until(lambda: kept, 20, "it is committed over a new connection")
+    with journal.readers.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(schema.journal)).scalar_one() == 2
+    journal.stop()
+
+
+def test_what_a_site_tells_of_its_checkpoints_can_be_had_at_headquarters(at_site: Lived) -> None:
+    lived = at_site
+    one = Sealer(SITE, lived.sealer.key, Path("/nowhere")).seal(7, bytes(32), 7, 1)
+    message = {
+        wire.KIND: wire.EVENT, wire.BOOT: 1, wire.SEQ: 1, wire.AGE: 0, wire.CODE: wire.CHECKPOINT, wire.DETAIL: one.detail,
+    }  # fmt: skip
+    journal = Journal(lived.settings.store, [])
+    journal.start()
+    told = entry(1)
+    told = type(told)(SITE, message, wire.seal(message, SITE, bytes(32)), [], 1, 1, exact=True)
+    journal.now(lambda connection: journal.keep(connection, told))
+    journal.stop()
+    assert lived.run("checkpoints", "--of", SITE).stdout == one.line + "\n"

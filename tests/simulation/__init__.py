@@ -1,0 +1,1 @@
+"""The whole system under a simulated clock, disk and network: see docs/architecture.md, "The simulator"."""

@@ -1,0 +1,206 @@
+"""A station's journal in memory, with the methods of gateway/journal.py: what is committed survives, nothing else does.
+
+tests/simulation/test_simulation_journal.py holds it against the real one over SQLite.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from firmware import wire
+from gateway.desk import Outcome, State
+from gateway.incidents import check_step
+from gateway.journal import Entry, Heard, Kept, Owed, _lasting
+from gateway.vocabulary import STAGES, STATES, STEP_BOOT, STEP_BY, STEP_NOTE, STEP_OUTCOME, STEP_SEQ, STEPS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.simulation.station import Station
+
+Number = tuple[str, int, int]
+
+
+@dataclass
+class Records:
+    """What is on a station's disk."""
+
+    rows: list[Entry] = field(default_factory=list)  # position less one
+    positions: dict[Number, int] = field(default_factory=dict)
+    states: dict[int, State] = field(default_factory=dict)  # of incidents, by position
+    owed: dict[str, dict[int, int | None]] = field(default_factory=dict)  # by parent: position -> stage
+    heard: dict[str, Heard] = field(default_factory=dict)
+    boot: int = 0
+
+    def has(self, identity: Number) -> bool:
+        """Whether a message is committed."""
+        return identity in self.positions
+
+    def stage(self, identity: Number) -> int | None:
+        """The newest stage that can be receipted for a message; None if it isn't here."""
+        position = self.positions.get(identity)
+        if position is None:
+            return None
+        state = self.states.get(position)
+        return wire.AT_HQ if state is None else STAGES[state]
+
+
+class Journal:
+    """The journal of one life of a station."""
+
+    def __init__(self, station: Station, records: Records, parents: Sequence[str]) -> None:
+        self.records = records
+        self._station = station
+        self._parents = parents
+        self._alarms: list[tuple[Any, Any]] = []
+        self._others: list[tuple[Any, Any]] = []
+        self._writing = False
+        for parent in parents:
+            records.owed.setdefault(parent, {})
+
+    @property
+    def backlog(self) -> int:
+        """Writes that wait."""
+        return len(self._alarms) + len(self._others)
+
+    def next_boot(self) -> int:
+        """The station's next boot number."""
+        self.records.boot = max(self.records.boot + 1, self._station.utc_ms() // 1000)
+        return self.records.boot
+
+    def put(self, entry: Entry, done: Callable[[Kept], None]) -> None:
+        """Journals an entry."""
+        self.later(lambda connection: self.keep(connection, entry), done, alarm=entry.kind == wire.ALARM)
+
+    def later(
+        self,
+        work: Callable[[Any], Any],
+        done: Callable[[Any], None] = lambda _: None,
+        *,
+        alarm: bool = False,
+        failed: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        """Does `work` in the next transaction."""
+        (self._alarms if alarm else self._others).append((work, done))
+        if not self._writing:
+            self._writing = True
+            self._station.engine.post(self._station, self._station.commit_ms(), self._commit)
+
+    def now(self, work: Callable[[Any], Any]) -> Any:
+        """Does `work` and returns its result once it is committed."""
+        return work(None)
+
+    def _commit(self) -> None:
+        """Until here nothing is on the disk; from here all of it is, and nobody was told."""
+        jobs = self._alarms or self._others
+        if self._alarms:
+            self._alarms = []
+        else:
+            self._others = []
+        self._station.burn()
+        results = [(done, work(None)) for work, done in jobs]
+        station = self._station
+        station.engine.post(station, station.engine.chance.randrange(2), self._tell, results)
+        if self._alarms or self._others:
+            station.engine.post(station, station.commit_ms(), self._commit)
+        else:
+            self._writing = False
+
+    def _tell(self, results: list[tuple[Callable[[Any], None], Any]]) -> None:
+        for done, result in results:
+            done(result)
+            self._station.burn()
+
+    # ----------------------------------------------------------------------------- within a transaction
+
+    def keep(self, _connection: Any, entry: Entry) -> Kept:
+        """Writes an entry."""
+        records = self.records
+        known = records.positions.get(entry.identity)
+        if known is not None:
+            kept = records.rows[known - 1]
+            conflict = _lasting(wire.unseal(kept.envelope).message) != _lasting(entry.message)
+            return Kept(known, fresh=False, conflict=conflict, stage=records.stage(entry.identity) or wire.AT_HQ)
+        return self._add(entry)
+
+    def _add(self, entry: Entry) -> Kept:
+        records = self.records
+        records.rows.append(entry)
+        position = len(records.rows)
+        records.positions[entry.identity] = position
+        if entry.kind == wire.ALARM:
+            records.states[position] = State.RAISED
+        for parent in self._parents:
+            records.owed[parent][position] = None
+        self._station.world.committed(self._station, entry)
+        return Kept(position, fresh=True, conflict=False, stage=wire.AT_HQ)
+
+    def delivered(self, _connection: Any, parent: str, identity: Number, stage: int) -> State | None:
+        """Notes a parent's receipt."""
+        records = self.records
+        position = records.positions.get(identity)
+        if position is None:
+            return None
+        if parent == "hq":
+            self._station.world.told(self._station, identity, stage)
+        before = records.owed[parent].get(position)
+        if before is None or before < stage:
+            records.owed[parent][position] = stage
+        state = STATES.get(stage)
+        now = records.states.get(position)
+        if state is None or now is None or STAGES[now] >= stage:
+            return None
+        records.states[position] = state
+        return state
+
+    def step(
+        self,
+        connection: Any,
+        number: int,
+        state: State,
+        by: str,
+        note: str,
+        outcome: Outcome | None,
+        own: Callable[[int, str, object], Entry],
+    ) -> tuple[Number, Entry]:
+        """Moves an incident."""
+        if number not in self.records.states:
+            raise KeyError(number)
+        check_step(self.records.states[number], state, outcome, note)
+        self.records.states[number] = state
+        source, boot, seq = self.records.rows[number - 1].identity
+        detail = {STEP_BOOT: boot, STEP_SEQ: seq, STEP_BY: by, STEP_NOTE: note}
+        if outcome:
+            detail[STEP_OUTCOME] = outcome.value
+        entry = own(STEPS[state], source, detail)
+        self.keep(connection, entry)
+        return (source, boot, seq), entry
+
+    def keep_heard(self, _connection: Any, heard: Sequence[Heard]) -> None:
+        """Writes what children said last."""
+        for last in heard:
+            self.records.heard[last.child] = last
+
+    # ------------------------------------------------------------------------------------------ readers
+
+    def stage(self, identity: Number) -> int | None:
+        """The newest stage that can be receipted for a message; None if it isn't here."""
+        return self.records.stage(identity)
+
+    def owed(self, parent: str, kind: int, after: int, limit: int) -> list[Owed]:
+        """What `parent` has not receipted of one kind beyond the position `after`, oldest first."""
+        found = []
+        for position, stage in self.records.owed[parent].items():
+            entry = self.records.rows[position - 1]
+            if stage is None and position > after and entry.kind == kind and len(found) < limit:
+                found.append(
+                    Owed(
+                        position, entry.identity, entry.envelope, entry.hops, entry.received_at_ms, entry.happened_at_ms
+                    )
+                )
+        return found
+
+    def heard(self) -> list[Heard]:
+        """What every child said last, as far as it was kept."""
+        return list(self.records.heard.values())
