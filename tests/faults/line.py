@@ -1,4 +1,4 @@
-"""A TCP line between a site and headquarters that a test can cut."""
+"""A TCP line between two parts of a world, for a test to cut."""
 
 from __future__ import annotations
 
