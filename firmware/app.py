@@ -7,15 +7,14 @@ state/errors, and the board starts again with every open alarm still in flash.
 
 import asyncio
 import gc
-import io
 import os
-import sys
 
 from firmware import VERSION, bench, indicator, keys, loop, p256, settings, wifi, wire
 from firmware.button import Button
 from firmware.clock import Clock
 from firmware.command import Commands
 from firmware.door import Door
+from firmware.faults import Faults
 from firmware.flash import Flash
 from firmware.outbox import Outbox
 from firmware.session import Session
@@ -23,7 +22,6 @@ from firmware.session import Session
 BEAT_MS = 5000
 FEED_MS = 1000
 UNSAMPLED_MS = 5000  # a TLS handshake's arithmetic pauses everything for up to 1.2 s
-ERRORS_KEPT = 4096  # bytes of state/errors
 SETTLED_MS = loop.LINE_MS + 200  # what the contacts are has been seen for long enough
 BAD_SETTINGS = 78  # EX_CONFIG of sysexits.h
 IDENTITY = "identity"
@@ -69,21 +67,44 @@ async def _send(button, bell) -> None:
 async def _beat(button) -> None:
     while True:
         await asyncio.sleep_ms(BEAT_MS)  # one more is sent whenever the connection comes up
+        button.tend()
         button.beat()
 
 
+async def _play(board, sound) -> None:
+    for on, ms in sound:
+        board.sound(on)
+        await asyncio.sleep_ms(ms)
+    if sound:
+        board.sound(False)
+
+
+async def _test_lamps(button, board) -> None:
+    """Each lamp once after power came, unless there is something to show."""
+    for colour in indicator.LAMPS:
+        if button.latch.least() is not None or button.loops.pressed:
+            return
+        board.light(colour)
+        await asyncio.sleep_ms(indicator.LAMP_MS)
+    board.light(indicator.OFF)
+    await _play(board, indicator.CHIRP)
+
+
 async def _show(button, board, clock, bell) -> None:
+    signal = button.settings.signal
+    await _test_lamps(button, board)
     shown = led = None
     step = until_ms = 0
     while True:
         now_ms = clock.ms()
         light = button.light()
-        steps = indicator.steps(light, button.nobody_for_ms())
+        steps = indicator.steps(light, button.nobody_for_ms(), signal)
         if light != shown:
             shown = light
             step = 0
             until_ms = now_ms + steps[0][1]
             board.tell("light", light)
+            asyncio.create_task(_play(board, indicator.sound(light, signal)))
         elif now_ms >= until_ms:
             step = (step + 1) % len(steps)
             until_ms = now_ms + steps[step][1]
@@ -98,12 +119,16 @@ async def _show(button, board, clock, bell) -> None:
 
 
 async def _chirp(button, board) -> None:
+    quiet_ms = 0
     while True:
-        await asyncio.sleep_ms(indicator.CHIRP_EVERY_MS)
-        if indicator.chirps(button.light()):
-            board.sound(True)
-            await asyncio.sleep_ms(indicator.CHIRP_MS)
-            board.sound(False)
+        await asyncio.sleep_ms(indicator.NOBODY_EVERY_MS)
+        quiet_ms += indicator.NOBODY_EVERY_MS
+        if indicator.calls(button.light(), button.nobody_for_ms(), button.settings.signal):
+            await _play(board, indicator.CALL)
+        elif quiet_ms >= indicator.CHIRP_EVERY_MS:
+            quiet_ms = 0
+            if indicator.chirps(button.light()):
+                await _play(board, indicator.CHIRP)
 
 
 async def _feed(button, board) -> None:
@@ -147,10 +172,11 @@ def _chooser(told, board, flash, door, button):
     return wifi.Wifi(known, hasattr(board, "cable"), answer)
 
 
-async def run(told, key, board, flash, door, on_bench) -> None:
+async def run(told, key, board, flash, faults, door, on_bench) -> None:
     """Builds the button from its settings and its message key, and runs it on its board until a task fails."""
     clock = Clock()
     store = Outbox(flash, lambda sentence: door.tell("error", sentence))
+    faults.boot = store.boot
     to_send, to_show = Bell(), Bell()
 
     def wake() -> None:
@@ -175,6 +201,9 @@ async def run(told, key, board, flash, door, on_bench) -> None:
         button.tests_until_ms = bench.BENCH_MS
     door.tell("started", {"boot": store.boot, "reset": board.reset_cause, "firmware": VERSION, "bench": on_bench})
     button.add_event(clock.ms(), wire.STARTED, None, board.reset_cause)
+    fault = faults.last()
+    if fault:
+        button.add_event(clock.ms(), wire.FAULTED, None, fault[:200])
     await asyncio.gather(
         _watch(button, board),
         _feed(button, board),
@@ -189,17 +218,6 @@ async def run(told, key, board, flash, door, on_bench) -> None:
     )
 
 
-def _keep_error(flash, problem) -> None:
-    """Adds a traceback to state/errors, of which the last ERRORS_KEPT bytes are kept; not if the flash is the problem."""
-    text = io.StringIO()
-    sys.print_exception(problem, text)
-    kept = (flash.read("errors") or b"") + text.getvalue().encode()
-    try:
-        flash.write("errors", kept[-ERRORS_KEPT:])
-    except OSError:
-        pass
-
-
 def main() -> None:
     """Runs the button for ever; ends by a fault, or at the prompt when somebody at the console wants that."""
     door = Door()
@@ -207,15 +225,17 @@ def main() -> None:
     if mark == bench.HOLD:
         door.tell("held", True)
         return
-    flash = board = None
+    faults = board = None
+    clock = Clock()
     try:
         told = settings.read()
         flash = Flash("state")
+        faults = Faults(flash)
         key = keys.message_key(flash, _private_key(), told.id, told.hq, told.hq_message_key)
         gc.collect()
         # The board is made last: its watchdog, once started, would reset whoever looks into bad settings at the prompt.
         board = __import__("firmware.boards." + told.board, None, None, ["Board"]).Board(door, VERSION)
-        asyncio.run(run(told, key, board, flash, door, mark == bench.BENCH))
+        asyncio.run(run(told, key, board, flash, faults, door, mark == bench.BENCH))
     except KeyboardInterrupt:
         if board:
             board.sample_with(None)
@@ -231,6 +251,6 @@ def main() -> None:
         return
     except Exception as problem:  # noqa: BLE001 - whatever it is, the answer is to say so and to start again
         door.tell("error", "%s: %s" % (type(problem).__name__, problem))
-        if flash:
-            _keep_error(flash, problem)
+        if faults:
+            faults.keep(clock.advance(), problem)
     door.restart()

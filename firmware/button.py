@@ -6,13 +6,16 @@ to it: outbox, session, board. It never waits; app.py calls it.
 
 import time
 
-from firmware import health, indicator, latch, loop, outbox, window, wire
+from firmware import health, indicator, latch, loop, outbox, settings, window, wire
 
 SUPERVISED_MS = 25_000  # how long one answer of headquarters counts
 BEATS = 8  # heartbeats whose receipt still counts
+STUCK_MS = 600_000  # a button that is still pressed after this wants somebody to reset it
+MINUTE_MS = 60_000
 HELD_MS = 50  # when to try again after the connection, though up, took no more
 
 _HOW = {loop.A: wire.CONTACT_A, loop.B: wire.CONTACT_B, loop.BOTH: wire.BOTH_CONTACTS}
+_ABSENT = {settings.NORMALLY_CLOSED: "B", settings.NORMALLY_OPEN: "A"}
 _LINE_EVENTS = {
     loop.FINE: wire.LOOP_RESTORED,
     loop.CUT: wire.LOOP_CUT,
@@ -24,13 +27,13 @@ _LINE_EVENTS = {
 class Button:
     """One button. `wake` is called whenever there may be something to send or another light to show."""
 
-    def __init__(self, settings, key: bytes, store, board, clock, wake) -> None:
-        self.settings = settings
+    def __init__(self, told, key: bytes, store, board, clock, wake) -> None:
+        self.settings = told
         self.board = board
         self.clock = clock
         self.outbox = store
         self.latch = latch.Latch(store.alarms)
-        self.loops = loop.Loops()
+        self.loops = loop.Loops(_ABSENT.get(told.contacts))
         self.window = window.Window()
         self.session = None  # set by app.py: session and button need each other
         self.commands = None  # set by app.py likewise
@@ -49,9 +52,14 @@ class Button:
         self._beaten = 0
         self._supervised_until_ms = None
         self._identify_until_ms = 0
+        self._room_ms = MINUTE_MS  # a press takes its part of a minute, and time gives it back
+        self._room_at_ms = 0
+        self._chatters = False
+        self._pressed_ms = None  # since when it is pressed; None: it is not, or that was told
         self._changes = []
         self._sampled_ms = clock.ms()
         self._delay_ms = 0
+        self._heap_least = 0
         self._seen_ns = 0
 
     # ---------------------------------------------------------------------------------------------- contacts
@@ -94,6 +102,7 @@ class Button:
                     self.add_event(since_ms, wire.TAMPERED, None, about)
                 self.board.tell("tamper", about)
             else:
+                self._pressed_ms = since_ms if what == "pressed" else None
                 self.board.tell("loop", {"pressed": what == "pressed"})
         self._wake()
 
@@ -105,6 +114,18 @@ class Button:
 
     def _press(self, contacts: int, since_ms: int) -> None:
         cause = wire.TEST if since_ms < self.tests_until_ms else wire.HOLD_UP
+        newest = self.latch.newest(cause == wire.TEST)
+        has_room = self._has_room(since_ms)
+        if newest is not None and since_ms == self.loops.began_ms and newest.boot != self.outbox.boot:
+            self._again(newest)  # it latched before this start and was never released
+            self.add_event(since_ms, wire.STILL_PRESSED, None, [newest.boot, newest.seq])
+            return
+        if newest is not None and not has_room:
+            self._again(newest)
+            if not self._chatters:
+                self._chatters = True
+                self.add_event(since_ms, wire.CONTACT_CHATTERS)
+            return
         unconfirmed = self.latch.unconfirmed()
         if len(unconfirmed) >= outbox.MAX_ALARMS:
             tests = [alarm for alarm in unconfirmed if alarm.cause == wire.TEST]
@@ -115,7 +136,8 @@ class Button:
                 return
             self._forget(tests[0])  # no alarm stands behind a test
         boot, seq = self.outbox.number()
-        alarm = latch.Alarm(boot, seq, since_ms, cause, _HOW[contacts])
+        how = _HOW[contacts] if self.settings.contacts == settings.BOTH else wire.BOTH_CONTACTS
+        alarm = latch.Alarm(boot, seq, since_ms, cause, how)
         self.latch.add(alarm)
         self.session.urgent = True
         # On its way first, then into flash, without yielding in between: a flash write takes milliseconds.
@@ -125,6 +147,29 @@ class Button:
         self._store(self.outbox.keep_alarm, alarm, self.clock.ms())
         self.board.tell("latched", {"boot": boot, "seq": seq, "pin_at": self._seen_ns, "test": cause == wire.TEST})
 
+    def _again(self, alarm) -> None:
+        """The press belongs to an alarm that is open: at once on its way again, if headquarters lacks it."""
+        alarm.due_ms = None
+        self.board.tell("joined", {"boot": alarm.boot, "seq": alarm.seq})
+
+    def _has_room(self, now_ms: int) -> bool:
+        """Whether a press now is one of the alarms_per_minute; a contact that chatters has none."""
+        part_ms = MINUTE_MS // self.settings.alarms_per_minute
+        self._room_ms = min(MINUTE_MS, self._room_ms + now_ms - self._room_at_ms)
+        self._room_at_ms = now_ms
+        if self._room_ms < part_ms:
+            return False
+        if self._room_ms == MINUTE_MS:
+            self._chatters = False
+        self._room_ms -= part_ms
+        return True
+
+    def tend(self) -> None:
+        """What only time shows: a button that stays pressed."""
+        if self._pressed_ms is not None and self.clock.ms() - self._pressed_ms >= STUCK_MS:
+            self.add_event(self._pressed_ms, wire.CONTACT_STUCK)
+            self._pressed_ms = None
+
     def _forget(self, alarm) -> None:
         """Gives up an alarm whose room is needed: headquarters has it, or it is a test."""
         self.latch.drop(alarm.boot, alarm.seq)
@@ -132,11 +177,11 @@ class Button:
 
     def add_event(self, since_ms: int, code: int, subject=None, detail=None):
         """Keeps an event, which is sent when its turn comes; its (boot, seq), or None if it could not be kept."""
-        dropped = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
-        for number in dropped or ():
+        kept = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
+        for number in kept[1:] if kept else ():
             self.window.done(number)
         self._wake()
-        return None if dropped is None else self.outbox.events[-1]
+        return kept[0] if kept else None
 
     def _store(self, write, *what):
         """Storage that fails must not stop an alarm: it is said, and the button goes on with what is in memory."""
@@ -209,6 +254,8 @@ class Button:
         number = self.outbox.number()
         self._beats.append((number, self.clock.ms()))
         del self._beats[:-BEATS]
+        heap = health.heap_free()
+        self._heap_least = min(self._heap_least, heap) if self._heap_least else heap
         message = health.heartbeat(
             number,
             self.loops,
@@ -218,9 +265,11 @@ class Button:
             rssi=self.radio.rssi() if self.radio else self.board.rssi(),
             reset=self.board.reset_cause,
             firmware=self.board.version,
-            pending=len(self.latch.unconfirmed()) + len(self.outbox.events),
+            pending=len(self.latch.unconfirmed()) + self.outbox.waiting,
             shown=health.shown(self.latch.alarms, self._beaten),
             delay_ms=self._delay_ms,
+            heap=heap,
+            heap_least=self._heap_least,
             reconnects=self.session.reconnects,
             refused=self.refused + self.session.refused,
             storage_failed=self.storage_failed,
@@ -310,7 +359,7 @@ class Button:
             self.board.tell("alarm", list(number), stage=stage)
         elif stage < wire.AT_HQ:
             return
-        elif number in self.outbox.events:
+        elif number in self.outbox.events:  # what was sent is among the oldest
             self._store(self.outbox.remove_event, number)
             self.window.done(number)
         else:

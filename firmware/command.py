@@ -93,7 +93,7 @@ class Commands:
             raise wire.WireError("the command %d, %d is older than the last one of its code" % number)
         if answer is None:
             return self._doing.get(code) != number
-        if answer not in self._button.outbox.events:
+        if not self._button.outbox.holds(answer):
             raise wire.WireError("the command %d, %d was answered long ago" % number)
         return False
 

@@ -25,9 +25,16 @@ class Flash:
             if problem.errno != _EEXIST:
                 raise
 
-    def names(self) -> list:
-        """The names of the whole files."""
-        return [name for name in self._files.listdir(self._folder) if name != _NEW]
+    def names(self):
+        """The names of the whole files, one by one: a list of thousands has no room on the chip."""
+        if hasattr(self._files, "ilistdir"):
+            for entry in self._files.ilistdir(self._folder):
+                if entry[0] != _NEW:
+                    yield entry[0]
+        else:
+            for name in self._files.listdir(self._folder):
+                if name != _NEW:
+                    yield name
 
     def read(self, name: str):
         """The octets of a file; None when there is none."""

@@ -24,7 +24,8 @@ def shown(alarms: list, turn: int) -> list:
 
 
 def heap_free() -> int:
-    """Free bytes of the heap; 0 where the Python does not say."""
+    """Free bytes of the heap once what nobody needs is gone; 0 where the Python does not say."""
+    gc.collect()
     return gc.mem_free() if hasattr(gc, "mem_free") else 0
 
 
@@ -42,7 +43,8 @@ def heartbeat(number: tuple, loops: loop.Loops, **health) -> dict:
         wire.TAMPER: 1 if loops.tampered else 0,
         wire.BATTERY: health["battery_mv"],
         wire.SUPPLY: wire.ON_MAINS if health["mains"] else wire.ON_BATTERY,
-        wire.HEAP: heap_free(),
+        wire.HEAP: health["heap"],
+        wire.HEAP_LEAST: health["heap_least"],
         wire.UPTIME: health["uptime_ms"],
         wire.RESET: health["reset"],
         wire.FIRMWARE: health["firmware"],

@@ -3,24 +3,16 @@
 One rule above all: the light never promises more than was proved. Steady green and everything after it is shown only
 for alarms that headquarters' own sealed receipt has confirmed; with several open alarms the least advanced one counts.
 
-| state | light | means |
-|---|---|---|
-| rest | short green flash every 3 s | ready; headquarters answered within the last 25 s |
-| unsupervised | amber, slow | a press would be kept, but headquarters does not answer |
-| fault | amber double flash | a loop is cut, shorted, faulty or tampered with |
-| unconfirmed | amber, blinking; red after 10 s without any receipt | pressed; nobody has confirmed it |
-| at_gateway | green, quick blinking | the gateway has it, headquarters not yet |
-| at_hq | green, steady | headquarters has it |
-| acknowledged | green with a short gap every 2 s | an operator has it |
-| responding | green with two short gaps every 2 s | a unit is on its way |
-| identify | amber and green in turn, for 10 s | headquarters asks: which button is this? No alarm is open |
+The table of all lights and sounds, which the tests hold against this file: docs/firmware.md.
 
 Red alone is for one thing: an alarm that has reached nobody for NOBODY_MS. The guard must use another way.
-The sounder never sounds while an alarm is open: a hold-up alarm is silent. It chirps once a minute in fault or
-unsupervised, so that a guard who does not look finds out.
+Three manners, by provisioning: "visible" says everything by light; "silent" changes the light so little that nobody
+notices who does not know what to look for; "audible" is visible and counts receipts in short tones. While an alarm is open
+the sounder is mute in the first two. It chirps once a minute in fault or unsupervised in all of them, so that a guard who
+does not look finds out.
 """
 
-from firmware import wire
+from firmware import settings, wire
 
 OFF = "off"
 GREEN = "green"
@@ -38,8 +30,10 @@ RESPONDING = "responding"
 IDENTIFY = "identify"
 
 NOBODY_MS = 10_000
-CHIRP_MS = 40
+NOBODY_EVERY_MS = 2_000
 CHIRP_EVERY_MS = 60_000
+LAMPS = (RED, AMBER, GREEN)  # the lamp test, after power came
+LAMP_MS = 300
 
 # (light, ms), in turn and over again; a single step is steady.
 PATTERNS = {
@@ -54,6 +48,23 @@ PATTERNS = {
     IDENTIFY: ((AMBER, 250), (GREEN, 250)),
 }
 _NOBODY = ((RED, 250), (OFF, 250))
+
+# Silent: from outside it is the resting light, or none. The guard who looks counts the flashes: one more for each stage.
+# Nobody has it: a short amber flash in the dark; never a green one.
+SILENT_PATTERNS = {
+    UNCONFIRMED: ((OFF, 3000),),
+    GATEWAY: ((OFF, 3000),),
+    HQ: ((GREEN, 80), (OFF, 220), (GREEN, 80), (OFF, 2620)),
+    ACKNOWLEDGED: ((GREEN, 80), (OFF, 220), (GREEN, 80), (OFF, 220), (GREEN, 80), (OFF, 2320)),
+    RESPONDING: ((GREEN, 80), (OFF, 220), (GREEN, 80), (OFF, 220), (GREEN, 80), (OFF, 220), (GREEN, 80), (OFF, 2020)),
+}
+_SILENT_NOBODY = ((AMBER, 40), (OFF, 2960))
+
+# Sounds: (sounder on, ms), played once.
+CHIRP = ((True, 40),)
+CALL = ((True, 400),)  # every NOBODY_EVERY_MS while nobody has it
+_TONE = ((True, 90), (False, 110))
+SOUNDS = {UNCONFIRMED: _TONE, HQ: _TONE * 2, ACKNOWLEDGED: _TONE * 3, RESPONDING: _TONE * 4}
 _STAGES = {
     wire.AT_GATEWAY: GATEWAY,
     wire.AT_HQ: HQ,
@@ -71,13 +82,24 @@ def state(least_stage, fault: bool, supervised: bool) -> str:
     return REST if supervised else UNSUPERVISED
 
 
-def steps(name: str, nobody_for_ms: int) -> tuple:
+def steps(name: str, nobody_for_ms: int, signal: str = settings.VISIBLE) -> tuple:
     """The steps of the light `name`; nobody_for_ms: how long the oldest unreceipted alarm has been waiting."""
+    silent = signal == settings.SILENT
     if name == UNCONFIRMED and nobody_for_ms >= NOBODY_MS:
-        return _NOBODY
-    return PATTERNS[name]
+        return _SILENT_NOBODY if silent else _NOBODY
+    return SILENT_PATTERNS.get(name, PATTERNS[name]) if silent else PATTERNS[name]
+
+
+def sound(name: str, signal: str) -> tuple:
+    """What is played once when the light becomes `name`."""
+    return SOUNDS.get(name, ()) if signal == settings.AUDIBLE else ()
+
+
+def calls(name: str, nobody_for_ms: int, signal: str) -> bool:
+    """Whether the sounder calls, every NOBODY_EVERY_MS: an audible button's alarm has reached nobody."""
+    return signal == settings.AUDIBLE and name == UNCONFIRMED and nobody_for_ms >= NOBODY_MS
 
 
 def chirps(name: str) -> bool:
-    """Whether the sounder chirps, CHIRP_MS long every CHIRP_EVERY_MS."""
+    """Whether the sounder chirps once every CHIRP_EVERY_MS."""
     return name in (FAULT, UNSUPERVISED)

@@ -58,6 +58,13 @@ class Latch:
         """Forgets an alarm that headquarters has: the flash needs its room (outbox.MAX_ALARMS)."""
         self.alarms = [alarm for alarm in self.alarms if (alarm.boot, alarm.seq) != (boot, seq)]
 
+    def newest(self, test: bool):
+        """The newest open alarm that is a test, or that is none; None when there is none."""
+        for alarm in reversed(self.alarms):
+            if (alarm.cause == wire.TEST) is test:
+                return alarm
+        return None
+
     def sent(self, alarm: Alarm, now_ms: int) -> None:
         """The alarm was handed to a connection."""
         alarm.due_ms = now_ms + RESEND_MS[min(alarm.sendings, len(RESEND_MS) - 1)]

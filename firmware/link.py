@@ -34,6 +34,40 @@ def _set_nodelay(tcp) -> None:
         tcp.setsockopt(6, nodelay, 1)  # 6: IPPROTO_TCP
 
 
+def resolved(name: str) -> str:
+    """An address in digits for a host's name. Blocks until a name server answers. OSError."""
+    where = socket.getaddrinfo(name, 0, 0, socket.SOCK_STREAM)[0]
+    if isinstance(where[-1], tuple):
+        return where[-1][0]
+    return socket.inet_ntop(where[0], socket.sockaddr(where[-1])[1])  # type: ignore[attr-defined]  # the unix port's form
+
+
+async def answers(address: str, port: int, within_ms: int) -> bool:
+    """Whether something at an address in digits accepts a connection, which is closed again at once."""
+    tcp = None
+    try:
+        where = socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM)[0]
+        tcp = socket.socket(where[0], socket.SOCK_STREAM)
+        tcp.setblocking(False)
+        try:
+            tcp.connect(where[-1])
+        except OSError as problem:
+            if problem.errno != errno.EINPROGRESS:
+                return False
+        await asyncio.wait_for_ms(_writable(tcp), within_ms)
+        tcp.send(b"")  # a connection that was refused says so here
+        return True
+    except (OSError, asyncio.TimeoutError):  # on MicroPython the latter is no built-in
+        return False
+    finally:
+        if tcp is not None:
+            tcp.close()
+
+
+def _writable(tcp):
+    yield asyncio.core._io_queue.queue_write(tcp)  # type: ignore[attr-defined]
+
+
 class Link:
     """A connection; `open` it first, `close` it in any case."""
 

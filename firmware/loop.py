@@ -105,9 +105,14 @@ _NOTHING = ()
 
 
 class Loops:
-    """The three loops over time, one sample after another."""
+    """The three loops over time, one sample after another.
 
-    def __init__(self) -> None:
+    absent: "A" or "B", the loop of a contact that this button does not have: what it reads means nothing.
+    """
+
+    def __init__(self, absent=None) -> None:
+        self._absent = absent
+        self.began_ms: int | None = None  # when the first sample was taken
         self.contacts = NEITHER  # that said pressed when the press was believed
         self._pressed = Steady(False)
         self._said = NEITHER
@@ -150,7 +155,15 @@ class Loops:
         A change is (what, about, since): ("pressed", contacts, ms of the first reading that said so),
         ("released", 0, ms), ("line", "A" or "B", ms), ("tamper", line, ms).
         """
-        contacts, line_a, line_b = classify(band(a), band(b))
+        if self.began_ms is None:
+            self.began_ms = now_ms
+        band_a = LOW if self._absent == "A" else band(a)  # at rest, for ever
+        band_b = HIGH if self._absent == "B" else band(b)
+        contacts, line_a, line_b = classify(band_a, band_b)
+        if self._absent == "A":
+            line_a = FINE
+        elif self._absent == "B":
+            line_b = FINE
         changes = _NOTHING  # type: tuple
         if self._press(contacts, now_ms):
             changes += (("pressed" if self.pressed else "released", self.contacts, self._pressed.since),)

@@ -5,7 +5,12 @@ before anything is sent, and never used twice; message numbers start at 1 in eac
 repeats without a write per message. How many restarts a record has seen is the difference of the boot counters.
 
 Alarms are never dropped while headquarters lacks them. Events beyond MAX_EVENTS push out the oldest; how many is
-counted in flash, and reported in an event of its own as soon as there is room again.
+counted in flash, and reported in an event of its own as soon as there is room again. Of the events only the oldest HEAD
+have their numbers in memory: the flash is looked through for the next ones when these go.
+
+Why small files and no log that is appended to: LittleFS keeps a small file in its directory's own log, where writing it is
+one short append with a CRC, and a block is erased for about every fifth record; appending to a file copies its last
+block, one erasure for each record (tests/firmware/run_wear.py counts both).
 """
 
 import binascii
@@ -14,10 +19,13 @@ import os
 from firmware import latch, wire
 
 MAX_ALARMS = 200
-MAX_EVENTS = 500
+MAX_EVENTS = 2000
+HEAD = 64  # numbers in memory
+_LEAST = 16  # fewer, and there are more in the flash: look for them. A window is not larger (window.py)
 
 _COUNTERS = ("boot-a", "boot-b")
 _DROPPED = "dropped"
+_HAPPENED = 255  # of an event's record: when, by the clock of its own start, ms; never sent
 _FIRST = 1 << 24  # a new count begins anywhere below, so that a state folder that was lost repeats no number
 _FAR = 1 << 25  # above every count that a button reaches: where to go on when both counters are unreadable
 
@@ -53,7 +61,8 @@ def _number(name: str):
 class Outbox:
     """Opened once per start; opening it counts the start.
 
-    alarms: the open alarms of earlier starts, as latch.Alarm. events: (boot, seq) of the waiting events, oldest first.
+    alarms: the open alarms of earlier starts, as latch.Alarm. events: (boot, seq) of the oldest waiting events, oldest
+    first. waiting: how many events wait in all.
     complain: called with one sentence about each record that is damaged; it is set aside, never sent half read.
     """
 
@@ -61,18 +70,53 @@ class Outbox:
         self._flash = flash
         self._urandom = urandom
         self._complain = complain
-        names = [number for number in [_number(name) for name in flash.names()] if number]
-        self.boot = self._count(max([number[1] for number in names] or [0]))
+        least, alarms = 0, []
+        for number in self._numbers():
+            least = max(least, number[1])
+            if number[0] == "a":
+                alarms.append(number[1:])
+        self.boot = self._count(least)
         self._seq = 0
         self.alarms = []
-        self.events = sorted([(boot, seq) for letter, boot, seq in names if letter == "e"])
-        self._ages = {}  # (boot, seq) of this start's events -> when they happened, ms
-        for boot, seq in sorted([(boot, seq) for letter, boot, seq in names if letter == "a"]):
+        self.events: list = []
+        self.waiting = 0
+        self._look()
+        for boot, seq in sorted(alarms):
             alarm = self._load_alarm(boot, seq)
             if alarm is not None:
                 self.alarms.append(alarm)
         dropped = _message(flash.read(_DROPPED)) or {}
         self.dropped = dropped.get(wire.DETAIL, 0)
+
+    def _numbers(self):
+        """(letter, boot, seq) of every record in the flash."""
+        for name in self._flash.names():
+            number = _number(name)
+            if number:
+                yield number
+
+    def _look(self) -> None:
+        """Finds the oldest HEAD events in the flash, and how many there are."""
+        head, waiting = [], 0
+        for letter, boot, seq in self._numbers():
+            if letter != "e":
+                continue
+            waiting += 1
+            if len(head) == HEAD and (boot, seq) > head[-1]:
+                continue
+            head.append((boot, seq))
+            if len(head) >= 2 * HEAD:
+                head.sort()
+                del head[HEAD:]
+        head.sort()
+        del head[HEAD:]
+        self.events, self.waiting = head, waiting
+
+    def holds(self, number: tuple) -> bool:
+        """Whether an event of this number may be waiting still."""
+        if number in self.events:
+            return True
+        return self.waiting > len(self.events) and number > self.events[-1]
 
     def _count(self, least: int) -> int:
         """The number of this start, durable in both copies. `least`: the greatest number that a record carries."""
@@ -126,9 +170,9 @@ class Outbox:
     # ----------------------------------------------------------------------------------------------- events
 
     def add_event(self, now_ms: int, happened_ms: int, code: int, subject=None, detail=None) -> list:
-        """Numbers and keeps an event; the (boot, seq) of those that had to make room for it."""
+        """Numbers and keeps an event; its (boot, seq), and those of the events that had to make room for it."""
         gone = []
-        while len(self.events) >= MAX_EVENTS:
+        while self.waiting >= MAX_EVENTS:
             gone.append(self._drop_oldest())
         number = self.number()
         message = {
@@ -137,15 +181,17 @@ class Outbox:
             wire.SEQ: number[1],
             wire.AGE: max(0, now_ms - happened_ms),
             wire.CODE: code,
+            _HAPPENED: happened_ms,
         }
         if subject is not None:
             message[wire.SUBJECT] = subject
         if detail is not None:
             message[wire.DETAIL] = detail
         self._flash.write(_name("e", number[0], number[1]), _record(message))
-        self.events.append(number)
-        self._ages[number] = happened_ms
-        return gone
+        if self.waiting == len(self.events) < HEAD:
+            self.events.append(number)
+        self.waiting += 1
+        return [number] + gone  # noqa: RUF005 - MicroPython has no [number, *gone]
 
     def _drop_oldest(self) -> tuple:
         # Counted before it is gone: a power cut in between reports one too many, never one too few.
@@ -157,13 +203,19 @@ class Outbox:
 
     def remove_event(self, number: tuple) -> None:
         """An event that headquarters has."""
-        self.events.remove(number)
-        self._ages.pop(number, None)
         self._flash.remove(_name("e", number[0], number[1]))
+        self._gone(number)
+
+    def _gone(self, number: tuple) -> None:
+        if number in self.events:
+            self.events.remove(number)
+        self.waiting -= 1
+        if len(self.events) < _LEAST and self.waiting > len(self.events):
+            self._look()
 
     def report_dropped(self, now_ms: int) -> bool:
         """Turns the count of dropped events into an event, if there is something to report and room for it."""
-        if not self.dropped or len(self.events) >= MAX_EVENTS:
+        if not self.dropped or self.waiting >= MAX_EVENTS:
             return False
         self.add_event(now_ms, now_ms, wire.EVENTS_DROPPED, None, self.dropped)
         self.dropped = 0
@@ -174,11 +226,12 @@ class Outbox:
         """The event as it goes on the wire at `now_ms`; None, and it is given up, if its record is damaged."""
         message = self._load("e", number[0], number[1])
         if message is None:
-            self.events.remove(number)
+            self._gone(number)
             return None
-        if number in self._ages:
-            message[wire.AGE] = max(0, now_ms - self._ages[number])
-        else:
+        happened_ms = message.pop(_HAPPENED, None)
+        if number[0] != self.boot:
             message[wire.AGE] += now_ms
             message[wire.RESUMED] = self.boot - number[0]
+        elif happened_ms is not None:
+            message[wire.AGE] = max(0, now_ms - happened_ms)
         return message

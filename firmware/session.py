@@ -11,11 +11,14 @@ import os
 
 from firmware import mqtt
 from firmware.clock import Clock
-from firmware.link import Link, context
+from firmware.link import Link, answers, context, resolved
+from firmware.route import Route, is_address
 from firmware.vigil import Backoff, Vigil
 
 KEEPALIVE_S = 8
 OPEN_MS = 4000  # TCP, TLS, CONNACK and SUBACK together
+URGENT_OPEN_MS = 3000  # the same while an alarm is unconfirmed: the next address may be the better one
+LOOK_FOR_MS = 2000  # how long the preferred station may take to accept a connection
 TICK_MS = 100
 _PAUSE_TICK_MS = 50
 
@@ -28,7 +31,8 @@ class Session:
     """One at a time, for ever; see `run`."""
 
     def __init__(self, client_id, brokers, identity, *, will, on_message, on_up, on_down, log=None) -> None:
-        """client_id: also the certificate's common name. brokers: [[IP address, port, server name], …], tried in turn.
+        """client_id: also the certificate's common name. brokers: [[address, port, server name], …], the preferred one first
+        (route.py). An address in digits is best; a name is looked up while no alarm waits, and kept.
 
         identity: the folder with key.der, cert.der and ca.der.
         will() -> (topic, payload) of the last will is called anew for every connection, so that each can be told apart.
@@ -39,6 +43,9 @@ class Session:
         self.urgent = False  # set while an alarm is unconfirmed: less patience with everything
         self.refused = 0  # sessions ended because of what a broker sent
         self._sessions = 0
+        self._route = Route(len(brokers))
+        self._addresses = {}  # of names that were looked up
+        self._looker: asyncio.Task | None = None
         self._id = client_id
         self._brokers = brokers
         self._identity = identity
@@ -105,14 +112,13 @@ class Session:
         self._task = asyncio.current_task()
         watch = asyncio.create_task(self._watch())
         backoff = Backoff()
-        turn = 0
         try:
             while not self._closing:
-                reason = await self._one(self._brokers[turn % len(self._brokers)])
-                # The next broker, also after a good session: the old path may be the one that swallows everything.
-                turn += 1
+                reason = await self._one(self._brokers[self._route.at])
+                up_ms = 0 if self._up_ms is None else self._clock.advance() - self._up_ms
+                self._route.ended(up_ms)
                 self._say(reason)
-                backoff.ended(0 if self._up_ms is None else self._clock.advance() - self._up_ms)
+                backoff.ended(up_ms)
                 self._up_ms = None
                 gc.collect()  # the next handshake needs the space of the last one in few pieces
                 await self._pause(backoff)
@@ -148,8 +154,10 @@ class Session:
 
     def _finish(self) -> None:
         self.up = False
-        if self._flusher is not None:
-            self._flusher.cancel()
+        for task in (self._flusher, self._looker):
+            if task is not None:
+                task.cancel()
+        self._looker = None
         self._link.close()
         self._serving = False
         if self._up_ms is not None:
@@ -165,7 +173,7 @@ class Session:
         link = self._link
         inbox = self._inbox
         inbox.clear()
-        await link.open(self._trust, *broker)
+        await link.open(self._trust, self._address(broker[0]), broker[1], broker[2])
         topic, will = self._will()[:2]
         self._subscription = self._next_id()
         topics = ["tocsin/1/%s/%s" % (self._id, lane) for lane in ("receipt", "command")]
@@ -193,6 +201,27 @@ class Session:
                 self._check()
                 packet = inbox.packet()
             await asyncio.sleep_ms(0)  # a broker that sends without end must not starve the other tasks
+
+    def _address(self, name: str) -> str:
+        """An address in digits. Looking a name up blocks everything, so while an alarm waits the last answer must do."""
+        if is_address(name):
+            return name
+        if name not in self._addresses or not self.urgent:
+            try:
+                self._addresses[name] = resolved(name)
+            except OSError as problem:
+                if name not in self._addresses:
+                    raise OSError("no address for %s: %s" % (name, problem)) from None
+        return self._addresses[name]
+
+    async def _look(self, broker) -> None:
+        """Whether the preferred station takes connections again; if so, on to it."""
+        is_back = await answers(self._address(broker[0]), broker[1], LOOK_FOR_MS)
+        self._looker = None
+        is_back = is_back and not self.urgent
+        self._route.looked(is_back)
+        if is_back:
+            self._end("the preferred station is back")
 
     def _check(self) -> None:
         if self._verdict is not None:
@@ -288,8 +317,9 @@ class Session:
         if self._verdict is not None:
             self._cancel()  # it should be gone since the last look
         elif self._vigil is None:
-            if now_ms - self._began_ms >= OPEN_MS:
-                self._end("no connection within %d ms" % OPEN_MS)
+            open_ms = URGENT_OPEN_MS if self.urgent else OPEN_MS
+            if now_ms - self._began_ms >= open_ms:
+                self._end("no connection within %d ms" % open_ms)
         else:
             if late_ms > 0:
                 self._vigil.excuse(late_ms)
@@ -298,6 +328,8 @@ class Session:
                 self._end(reason)
             elif self._vigil.wants_ping(now_ms, self.urgent):
                 self._write(mqtt.PINGREQ, True)
+            elif self._looker is None and self._route.wants_look(now_ms - (self._up_ms or now_ms), self.urgent):
+                self._looker = asyncio.create_task(self._look(self._brokers[0]))
 
     async def _pause(self, backoff) -> None:
         """Before the next try. A press in the meantime ends the pause."""

@@ -4,8 +4,21 @@ import json
 
 from firmware import wire
 
-BOARDS = ("virtual", "olimex_esp32_poe_iso")
+BOARDS = ("virtual", "olimex_esp32_poe_iso", "esp32_devkitc", "esp32s3_devkit")
 MAX_WIFI = 4
+MAX_BROKERS = 4
+
+BOTH = "both"
+NORMALLY_CLOSED = "normally_closed"
+NORMALLY_OPEN = "normally_open"
+CONTACTS = (BOTH, NORMALLY_CLOSED, NORMALLY_OPEN)
+
+VISIBLE = "visible"
+SILENT = "silent"
+AUDIBLE = "audible"
+SIGNALS = (VISIBLE, SILENT, AUDIBLE)
+
+ALARMS_PER_MINUTE = 12  # nobody presses oftener to say more; a contact that chatters does
 
 
 class SettingsFault(Exception):
@@ -17,7 +30,9 @@ class Settings:
 
     id: the button's. board: module in firmware/boards. brokers: [[address, port, server name], …] in the order in which
     they are tried. hq: headquarters' id. hq_message_key: its P-256 point, 65 bytes. wifi: (name, password) of each
-    network, newest first; the setting may be missing.
+    network, newest first. contacts: which the button has, one of CONTACTS. signal: how openly a press is confirmed, one
+    of SIGNALS (indicator.py). alarms_per_minute: beyond that a press joins the newest open alarm. The last four may be
+    missing.
     """
 
     def __init__(self, values: dict) -> None:
@@ -35,13 +50,26 @@ class Settings:
         if self.board not in BOARDS:
             raise SettingsFault("board must be one of: %s." % ", ".join(BOARDS))
         self.brokers = values["brokers"]
-        if not isinstance(self.brokers, list) or not self.brokers:
-            raise SettingsFault("brokers must be a list with at least one [address, port, server name].")
+        if not isinstance(self.brokers, list) or not 0 < len(self.brokers) <= MAX_BROKERS:
+            raise SettingsFault("brokers must be a list of 1 to %d [address, port, server name]." % MAX_BROKERS)
         for broker in self.brokers:
             if not _is_broker(broker):
                 raise SettingsFault("each of brokers must be [address, port from 1 to 65535, server name].")
         self.hq_message_key = _point(values["hq_message_key"])
         self.wifi = _networks(values.get("wifi", []))
+        self.contacts = _one_of(values, "contacts", CONTACTS)
+        self.signal = _one_of(values, "signal", SIGNALS)
+        self.alarms_per_minute = values.get("alarms_per_minute", ALARMS_PER_MINUTE)
+        if type(self.alarms_per_minute) is not int or not 4 <= self.alarms_per_minute <= 6000:
+            raise SettingsFault("alarms_per_minute must be a whole number from 4 to 6000.")
+
+
+def _one_of(values: dict, name: str, choices: tuple) -> str:
+    """The setting `name`; the first of `choices` where it is missing."""
+    chosen = values.get(name, choices[0])
+    if chosen not in choices:
+        raise SettingsFault("%s must be one of: %s." % (name, ", ".join(choices)))
+    return chosen
 
 
 def _is_broker(broker) -> bool:

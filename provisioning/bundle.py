@@ -40,7 +40,7 @@ def build(project: Path, board: str) -> dict[str, bytes]:
         raise SetupFault(
             f"There is no firmware for a board named {board!r}. There is for: {', '.join(sorted(boards))}."
         )
-    sources = [path for path in firmware.glob("*.py") if path.name != "main.py"]
+    sources = [path for path in firmware.glob("*.py") if path.name not in {"main.py", "manifest.py"}]
     sources += [firmware / "boards" / "__init__.py", firmware / "boards" / f"{board}.py"]
     with tempfile.TemporaryDirectory(prefix="tocsin-") as scratch:
         files = {

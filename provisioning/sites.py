@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -42,7 +42,7 @@ Url = Annotated[str, AfterValidator(_url)]
 class Broker(Part):
     """Where a button connects to. name: what the broker's certificate must be for, most often the station's id."""
 
-    address: Annotated[str, Field(min_length=1)]
+    address: Annotated[str, Field(min_length=1, max_length=4)]
     port: Port = 8883
     name: Id
 
@@ -57,11 +57,13 @@ class Headquarters(Part):
 
 
 class Entrance(Part):
-    """Where a button can be."""
+    """Where a button can be. contacts, signal: of firmware/settings.py."""
 
     id: Id
     name: Text
     name_ur: Text = ""
+    contacts: Literal["both", "normally_closed", "normally_open"] = "both"
+    signal: Literal["visible", "silent", "audible"] = "visible"
 
 
 class Site(Part):
@@ -109,8 +111,8 @@ class Site(Part):
         hq = self.hq.model_copy(update={"id": station, "message_key": message_key})
         return self.model_copy(update={"hq": hq})
 
-    def button_settings(self, device_id: str) -> dict[str, Any]:
-        """A button's settings.json, as firmware/settings.py reads it, without the Wi-Fi's secrets. Raises SetupFault."""
+    def button_settings(self, device_id: str, entrance: Entrance) -> dict[str, Any]:
+        """The settings.json of a button at an entrance, as firmware/settings.py reads it, without the Wi-Fi's secrets. Raises SetupFault."""
         if self.hq.id is None or self.hq.message_key is None:
             raise SetupFault(
                 f"The file of {self.id} has no id and message_key under [hq]: connect to headquarters once, "
@@ -122,6 +124,8 @@ class Site(Part):
             "brokers": [[one.address, one.port, one.name] for one in self.brokers],
             "hq": self.hq.id,
             "hq_message_key": self.hq.message_key,
+            "contacts": entrance.contacts,
+            "signal": entrance.signal,
         }
 
 
@@ -241,6 +245,8 @@ def render(site: Site) -> str:
             f"id = {_quoted(entrance.id)}",
             f"name = {_quoted(entrance.name)}",
             f"name_ur = {_quoted(entrance.name_ur)}",
+            f"contacts = {_quoted(entrance.contacts)}  # both, normally_closed (loop A alone), normally_open (loop B alone)",
+            f"signal = {_quoted(entrance.signal)}  # how openly a press is confirmed: visible, silent, audible",
             "",
         ]
     return "\n".join(lines).rstrip() + "\n"

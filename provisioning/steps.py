@@ -522,7 +522,7 @@ def _announce(
 
 
 def _settings(bench: Bench, wanted: Wanted, facts: Facts, device: str) -> dict[str, Any]:
-    settings = {**wanted.site.button_settings(device), "board": board_name(wanted.site, facts)}
+    settings = {**wanted.site.button_settings(device, wanted.entrance), "board": board_name(wanted.site, facts)}
     if wanted.site.wifi:
         networks = []
         for network in wanted.site.wifi:

@@ -232,6 +232,16 @@ WORDS: dict[str, tuple[str, str]] = {
     "happening.tampered": ("The enclosure was opened", "ڈبے کا ڈھکن کھولا گیا"),
     "happening.tamper_restored": ("The enclosure is closed again", "ڈبے کا ڈھکن بند ہو گیا"),
     "happening.loop_faulty": ("The button's wire is faulty", "بٹن کی تار میں خرابی ہے"),
+    "happening.faulted": ("Its firmware failed and started again", "اس کا پروگرام رک کر دوبارہ شروع ہوا"),
+    "happening.still_pressed": (
+        "Still pressed after its start: the same alarm",
+        "شروع ہونے کے بعد بھی دبا ہوا ہے: وہی الارم",
+    ),
+    "happening.contact_chatters": (
+        "Its contact chatters: further presses joined the open alarm",
+        "اس کا کنٹیکٹ بار بار کھل بند ہو رہا ہے: مزید دباؤ اسی کھلے الارم میں شامل ہوئے",
+    ),
+    "happening.contact_stuck": ("Pressed for ten minutes: reset it", "دس منٹ سے دبا ہوا ہے: اسے بحال کریں"),
     "happening.events_dropped": ("Events were dropped: its memory was full", "واقعات ضائع ہوئے: حافظہ بھر گیا تھا"),
     "happening.command_done": ("Did what headquarters asked", "ہیڈکوارٹر کی ہدایت پر عمل ہوا"),
     "happening.command_failed": ("Could not do what headquarters asked", "ہیڈکوارٹر کی ہدایت پر عمل نہ ہو سکا"),

@@ -107,6 +107,7 @@ class Peer:
             "brokers": [["127.0.0.1", self.site_port, "peer-site"]],
             "hq": HQ,
             "hq_message_key": self._world.hq_message_point.hex(),
+            "alarms_per_minute": 6000,
         }
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         return Button(DEVICE, folder, PROJECT, micropython())

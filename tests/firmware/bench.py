@@ -204,6 +204,7 @@ class Bench:
             "brokers": [["127.0.0.1", self.port, "khi-cn"]],
             "hq": "hq",
             "hq_message_key": point.hex(),
+            "alarms_per_minute": 6000,
         }
         (self.folder / device / "settings.json").write_text(json.dumps(told), encoding="utf-8")
         shared = self.hq.exchange(ec.ECDH(), identity.key.public_key())

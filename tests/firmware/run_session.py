@@ -1,6 +1,6 @@
 """A session at work, told what to do: JSON lines in, JSON lines out. Runs on MicroPython.
 
-    micropython run_session.py '{"id": …, "brokers": […], "identity": …, "vigil": {constants to change}}'
+    micropython run_session.py '{"id": …, "brokers": […], "identity": …, "vigil": {constants to change}, "route": …}'
 
 In: {"publish": [topic, payload, QoS]}, {"flood": [topic, payload length]}, {"urgent": bool}, {"sum": true},
 {"fail": callback's name, or "write" for the acknowledgement of the next message}, {"latency": count}, {"close": true}. Out: {"up": sessions so far}, {"down": reason}, {"log": text},
@@ -14,7 +14,7 @@ import os
 import sys
 import time
 
-from firmware import mqtt, vigil
+from firmware import mqtt, route, vigil
 from firmware.session import Session
 
 STALL_TICK_MS = 5
@@ -155,8 +155,9 @@ class Probe:
 async def main():
     """Runs until told to close, or until the test goes away."""
     told = json.loads(sys.argv[1])
-    for name, value in told.get("vigil", {}).items():
-        setattr(vigil, name, value)
+    for module in (vigil, route):
+        for name, value in told.get(module.__name__.split(".")[1], {}).items():
+            setattr(module, name, value)
     probe = Probe(told)
     others = [asyncio.create_task(task) for task in (probe.session.run(), probe.measure_stalls())]
     await probe.obey()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from firmware import button as button_module
-from firmware import outbox, wire
+from firmware import outbox, settings, wire
 from firmware.button import Button
 from firmware.flash import Flash
 from firmware.outbox import Outbox
@@ -43,7 +43,7 @@ class Desk:
     reset_cause = 1
     version = "0.1.0"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **told: Any) -> None:
         self.story: list[tuple[Any, ...]] = []
         self.now_ms = 0
         self.reading = REST
@@ -55,8 +55,10 @@ class Desk:
         self.takes = 10**9
         self.flash = ToldFlash(self, folder)
         clock = SimpleNamespace(ms=lambda: self.now_ms, advance=lambda: self.now_ms)
-        told = SimpleNamespace(id="b1", hq="hq")
-        self.button = Button(told, KEY, Outbox(self.flash, self.complain, bytes), self, clock, lambda: None)
+        settled = {"id": "b1", "hq": "hq", "contacts": settings.BOTH, "alarms_per_minute": 6000, **told}
+        self.button = Button(
+            SimpleNamespace(**settled), KEY, Outbox(self.flash, self.complain, bytes), self, clock, lambda: None
+        )
         self.button.session = self
         self.story.clear()
 
@@ -267,3 +269,87 @@ def test_a_connection_that_takes_no_more_for_now_gets_the_rest_soon(desk: Desk) 
 def test_messages_for_others_and_commands_are_left_alone(desk: Desk) -> None:
     desk.button.received("tocsin/1/b1/command", b"rubbish")
     assert (desk.button.refused, desk.story) == (0, [])
+
+
+def test_a_button_that_is_still_pressed_after_a_restart_raises_the_same_alarm_again(desk: Desk, tmp_path: Path) -> None:
+    desk.hold(PRESSED, 500)
+    number = desk.button.latch.alarms[0].boot, desk.button.latch.alarms[0].seq
+    again = Desk(tmp_path / "state")
+    again.hold(PRESSED, 200)
+    again.connect()
+    assert [(alarm[wire.BOOT], alarm[wire.SEQ]) for alarm in again.sent("alarm")] == [number]
+    still = [event for event in again.sent("event") if event[wire.CODE] == wire.STILL_PRESSED]
+    assert [event[wire.DETAIL] for event in still] == [list(number)]
+    again.hold(REST, 200)
+    assert again.press() != number, "released and pressed again is another press"
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_press_after_a_restart_is_a_new_alarm(desk: Desk, tmp_path: Path, *, closed: bool) -> None:
+    old = desk.press()
+    if closed:
+        desk.receipt(old, wire.CLOSED)
+    again = Desk(tmp_path / "state")
+    if not closed:
+        again.hold(REST, 10)  # one reading at rest: it was released
+    again.hold(PRESSED, 200)
+    newest = again.button.latch.alarms[-1]
+    assert newest.boot == again.button.outbox.boot != old[0]
+
+
+def test_a_test_alarm_is_never_what_a_press_after_a_restart_joins(desk: Desk, tmp_path: Path) -> None:
+    desk.button.tests_until_ms = 10_000
+    desk.hold(PRESSED, 500)
+    again = Desk(tmp_path / "state")
+    again.hold(PRESSED, 200)
+    assert [alarm.cause for alarm in again.button.latch.alarms] == [wire.TEST, wire.HOLD_UP]
+
+
+def test_a_chattering_contact_is_an_event_and_no_flood(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "state", alarms_per_minute=12)
+    desk.connect()
+    for _ in range(400):
+        desk.hold(PRESSED, 100)
+        desk.hold(REST, 120)
+    raised = {(alarm[wire.BOOT], alarm[wire.SEQ]) for alarm in desk.sent("alarm")}
+    assert len(raised) == len(desk.button.latch.alarms)
+    assert 12 <= len(raised) <= 12 + 400 * 220 // 5000 + 1
+    chatter = [number for number in desk.button.outbox.events if desk.button.outbox.event(number, desk.now_ms)[7] == 14]
+    assert len(chatter) == 1
+    for alarm in list(desk.button.latch.alarms):
+        desk.receipt((alarm.boot, alarm.seq), wire.CLOSED)
+    desk.hold(PRESSED, 100)
+    assert len(desk.button.latch.alarms) == 1, "with no open alarm to join, a press is an alarm whatever was before"
+    desk.hold(REST, 200)
+    desk.now_ms += 120_000
+    for _ in range(2):
+        desk.press()
+    assert len(desk.button.latch.alarms) == 3
+
+
+def test_a_button_that_stays_pressed_is_an_event_once(desk: Desk) -> None:
+    desk.hold(PRESSED, 200)
+    for _ in range(300):
+        desk.now_ms += 5_000
+        desk.button.tend()
+    codes = [desk.button.outbox.event(number, desk.now_ms)[wire.CODE] for number in desk.button.outbox.events]
+    assert codes.count(wire.CONTACT_STUCK) == 1
+    desk.hold(REST, 200)
+    desk.now_ms += 700_000
+    desk.button.tend()
+    codes = [desk.button.outbox.event(number, desk.now_ms)[wire.CODE] for number in desk.button.outbox.events]
+    assert codes.count(wire.CONTACT_STUCK) == 1
+
+
+@pytest.mark.parametrize(("contacts", "a", "b"), [("normally_closed", 610, 1000), ("normally_open", 0, 340)])
+def test_a_button_with_one_contact_works_by_that_alone(tmp_path: Path, contacts: str, a: int, b: int) -> None:
+    desk = Desk(tmp_path / "state", contacts=contacts)
+    rest = (340, 1000, 340) if contacts == settings.NORMALLY_CLOSED else (0, 610, 340)
+    desk.hold(rest, 3000)
+    assert not desk.button.outbox.events, "a loop that is not there is not in trouble"
+    desk.hold((a, b, 340), 3000)
+    assert [alarm.how for alarm in desk.button.latch.alarms] == [wire.BOTH_CONTACTS]
+    assert not desk.button.outbox.events
+    desk.hold((1000, 1000, 340) if contacts == settings.NORMALLY_CLOSED else (1000, 1000, 340), 1000)
+    assert desk.button.light() == "unconfirmed"
+    assert [desk.button.outbox.event(number, 0)[wire.CODE] for number in desk.button.outbox.events] == [wire.LOOP_CUT]

@@ -268,13 +268,23 @@ def test_a_bad_identity_ends_in_one_sentence_and_a_crash_leaves_its_trace(bench:
     with bench.button("b-broken") as button:
         button.until("error", "identity or hq_message_key: the private key is not a P-256 key in DER")
         assert button.process.wait(DEADLINE_S) == 78
-    bench.post(peer, "b-broken")
+    post = bench.post(peer, "b-broken")
     (folder / "state" / "boot-a").unlink(missing_ok=True)
     (folder / "state" / "boot-a").mkdir()
     for _ in range(60):
         with bench.button("b-broken") as button:
             button.until("error")
             assert button.process.wait(DEADLINE_S) == 70
-    errors = (folder / "state" / "errors").read_bytes()
-    assert b"Traceback" in errors
-    assert len(errors) <= 4096
+    errors = json.loads((folder / "state" / "errors").read_bytes())
+    assert len(errors) == 20
+    assert all("EISDIR" in text for _, _, text in errors)
+    (folder / "state" / "boot-a").rmdir()
+    with bench.button("b-broken") as button:
+        boot = button.until("started")["started"]["boot"]
+    (folder / "state" / "errors").write_text(json.dumps([[boot, 5000, "Traceback\nKeyError: 'x'\n"]]))
+    with bench.button("b-broken") as button:
+        button.until("link", "up")
+        message = post.until("event")
+        while message[wire.CODE] != wire.FAULTED:
+            message = post.until("event")
+    assert message[wire.DETAIL] == "after 5 s: KeyError: 'x'"

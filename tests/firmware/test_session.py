@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -83,14 +84,21 @@ def identities(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def session(
-    identities: Path, *ports: int, name: str = BUTTON, server: str = NAME, vigil: dict[str, int] | None = None
+    identities: Path,
+    *ports: int,
+    name: str = BUTTON,
+    server: str = NAME,
+    host: str = HERE,
+    vigil: dict[str, int] | None = None,
+    route: dict[str, int] | None = None,
 ) -> Iterator[Probe]:
-    """A session with brokers at these ports; vigil: its constants, where a test needs others."""
+    """A session with brokers at these ports; vigil, route: their constants, where a test needs others."""
     told = {
         "id": name,
-        "brokers": [[HERE, port, server] for port in ports],
+        "brokers": [[host, port, server] for port in ports],
         "identity": str(identities / name),
         "vigil": vigil or {},
+        "route": route or {},
     }
     with running(
         [micropython(), str(PROJECT / "tests" / "firmware" / "run_session.py"), json.dumps(told)],
@@ -206,6 +214,51 @@ def test_a_press_ends_the_pause_between_tries(broker: Broker, identities: Path) 
         probe.tell(urgent=True)
         probe.until("up")
         assert time.monotonic() - pressed < 1
+
+
+def test_the_preferred_station_is_returned_to_when_it_is_back(
+    authority: Authority, broker: Broker, identities: Path, tmp_path: Path
+) -> None:
+    broker.start()
+    with (
+        Broker(authority, tmp_path / "preferred") as preferred,
+        session(identities, preferred.port, broker.port, route={"LOOK_MS": 300, "LASTED_MS": 1}) as probe,
+    ):
+        probe.until("up")
+        preferred.start()
+        assert str(broker.port) in probe.until_log("the preferred station is back")
+        probe.until("up")
+        preferred.kill()
+        assert str(preferred.port) in probe.until("log")["log"]
+        probe.until("up")
+
+
+def test_while_an_alarm_waits_each_address_has_three_seconds(
+    authority: Authority, broker: Broker, identities: Path, tmp_path: Path
+) -> None:
+    """Three stations accept connections and say nothing; the fourth one works."""
+    broker.start()
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server((HERE, 0))) for _ in range(3)]
+        ports = [one.getsockname()[1] for one in silent]
+        probe = stack.enter_context(session(identities, *ports, broker.port))
+        probe.tell(urgent=True)
+        began = time.monotonic()
+        for port in ports:
+            assert str(port) in probe.until_log("no connection within 3000 ms")
+        probe.until("up")
+        took_s = time.monotonic() - began
+        print("the fourth address after", took_s)
+        assert took_s < 4 * 3
+        assert probe.sum()["worst_ms"] < STALL_MS
+
+
+def test_a_station_may_be_named(broker: Broker, identities: Path) -> None:
+    broker.start()
+    with session(identities, broker.port, host="localhost") as probe:
+        probe.until("up")
+    with session(identities, broker.port, host="nobody.invalid") as probe:
+        assert "no address for nobody.invalid" in probe.until("log")["log"]
 
 
 def test_a_path_that_swallows_everything_is_noticed(

@@ -9,7 +9,12 @@ import pytest
 
 from hardware import pinmap
 
-BOARD_FILE = Path(__file__).parents[2] / "firmware" / "boards" / "olimex_esp32_poe_iso.py"
+PROJECT = Path(__file__).parents[2]
+BOARDS = PROJECT / "firmware" / "boards"
+BOARD_FILE = BOARDS / "olimex_esp32_poe_iso.py"
+MAPS = {"olimex_esp32_poe_iso": "pinmap.yaml"} | {
+    path.stem.partition("-")[2]: path.name for path in (PROJECT / "hardware").glob("pinmap-*.yaml")
+}
 
 
 def firmware_pins(path: Path = BOARD_FILE) -> dict[str, int]:
@@ -29,8 +34,15 @@ def changed(name: str, **fields: object) -> pinmap.PinMap:
     return pins.model_copy(update={"signals": {**pins.signals, name: signal}})
 
 
-def test_pin_map_is_sound() -> None:
-    assert pinmap.check(pinmap.read()) == []
+def test_every_real_board_has_a_pin_map_and_every_map_a_board() -> None:
+    assert set(MAPS) == {path.stem for path in BOARDS.glob("*.py")} - {"__init__", "virtual"}
+
+
+@pytest.mark.parametrize("board", MAPS)
+def test_pin_map_is_sound_and_the_board_file_follows_it(board: str) -> None:
+    pins = pinmap.read(PROJECT / "hardware" / MAPS[board])
+    assert pinmap.check(pins) == []
+    assert pinmap.check_board(firmware_pins(BOARDS / f"{board}.py"), pins) == []
 
 
 @pytest.mark.parametrize(
@@ -63,10 +75,6 @@ def test_wrover_module_takes_two_pins() -> None:
     pins = pinmap.read()
     wrover = pins.model_copy(update={"board": pins.board.model_copy(update={"module": "ESP32-WROVER-E"})})
     assert pinmap.check(wrover) == ["SCL: GPIO 16 belongs to the PSRAM of ESP32-WROVER-E."]
-
-
-def test_firmware_board_file_follows_the_pin_map() -> None:
-    assert pinmap.check_board(firmware_pins()) == []
 
 
 def test_a_wrong_board_file_is_found_pin_by_pin(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_new_site_begins_with_a_file_that_is_whole(tmp_path: Path) -> None:
     with pytest.raises(SetupFault, match="there already"):
         sites.begin(tmp_path, "lhr-us")
     with pytest.raises(SetupFault, match="no id and message_key"):
-        site.button_settings("lhr-us-main-gate")
+        site.button_settings("lhr-us-main-gate", site.entrances[0])
     known = site.with_headquarters("hq", POINT)
     sites.save(tmp_path, known)
     assert sites.load(tmp_path, "lhr-us") == known
@@ -139,7 +139,10 @@ def test_an_unknown_site_and_entrance_are_told_with_what_is_there(tmp_path: Path
 
 
 def test_the_firmware_understands_the_settings_of_a_button() -> None:
-    settings = Settings(a_site().button_settings("khi-cn-main-gate"))
+    site = a_site()
+    quiet = site.entrances[0].model_copy(update={"contacts": "normally_closed", "signal": "silent"})
+    settings = Settings(site.button_settings("khi-cn-main-gate", quiet))
+    assert (settings.contacts, settings.signal) == ("normally_closed", "silent")
     assert settings.brokers == [["10.0.0.2", 8883, "gw-khi-cn"], ["10.9.0.1", 8884, "hq"]]
     assert settings.hq_message_key.hex() == POINT
 

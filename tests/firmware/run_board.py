@@ -1,4 +1,4 @@
-"""Runs the board file of the OLIMEX ESP32-POE-ISO on a stand-in for the chip's modules; for real MicroPython.
+"""Runs the board file that its argument names on a stand-in for the chip's modules; for real MicroPython.
 
 Only pins, converters and the timer are played; prints "passed" when the board did what its circuit needs.
 """
@@ -75,8 +75,10 @@ class LAN:
     def __init__(self, **wires):
         LAN.wires = {name: getattr(wire, "number", wire) for name, wire in wires.items()}
 
-    def active(self, on):
-        LAN.on = on
+    def active(self, on=None):
+        if on is not None:
+            LAN.on = on
+        return LAN.on
 
 
 class Module:
@@ -90,28 +92,36 @@ class Module:
 sys.modules["machine"] = Module(Pin=Pin, ADC=ADC, Timer=Timer, WDT=WDT, RTC=RTC, reset_cause=lambda: 3)
 sys.modules["network"] = Module(LAN=LAN, PHY_LAN8720=0)
 
-from firmware.boards import olimex_esp32_poe_iso as olimex  # noqa: E402 - after the stand-ins
+NAME = sys.argv[1]
+REFERENCE = {"olimex_esp32_poe_iso": 524}.get(NAME, 500)  # RAIL_REF's part of the rail, per mille
 
-board = olimex.Board(Module(tell=lambda *_, **__: None), "0.1.0")
+module = __import__("firmware.boards." + NAME, None, None, ["Board"])
+pins = module.PINS
+board = module.Board(Module(tell=lambda *_, **__: None), "0.1.0")
 assert board.reset_cause == 3
-assert {"mdc": 23, "mdio": 18, "power": 12, "phy_type": 0, "phy_addr": 0} == LAN.wires and LAN.on
+if hasattr(board, "cable"):
+    assert {"mdc": 23, "mdio": 18, "power": 12, "phy_type": 0, "phy_addr": 0} == LAN.wires and LAN.on
+    board.cable(False)
+    assert not LAN.on
+else:
+    assert not hasattr(LAN, "wires")
 for rail_mv in (2900, 3300, 3400):
-    for pin, permille in ((32, 340), (33, 610), (34, 324), (36, 524)):
-        ADC.uv[pin] = rail_mv * permille
+    for signal, permille in (("LOOP_A", 340), ("LOOP_B", 610), ("TAMPER", 324), ("RAIL_REF", REFERENCE)):
+        ADC.uv[pins[signal]] = rail_mv * permille
     readings = board.readings()
     assert all([abs(read - nominal) <= 2 for read, nominal in zip(readings, (340, 610, 324))]), readings
-ADC.uv[36] = 0
+ADC.uv[pins["RAIL_REF"]] = 0
 board.readings()
-ADC.uv[35], ADC.uv[39] = 2025000, 2200000
+ADC.uv[pins["VBAT"]], ADC.uv[pins["EXT_PWR"]] = 2025000, 2200000
 assert board.battery_mv() == 4050 and board.mains()
-ADC.uv[39] = 150000
+ADC.uv[pins["EXT_PWR"]] = 150000
 assert not board.mains()
 for colour, red, green in (("off", 1, 1), ("red", 0, 1), ("green", 1, 0), ("amber", 0, 0)):
     board.light(colour)
-    assert (Pin.levels[5], Pin.levels[15]) == (red, green), colour
-assert Pin.levels[4] == 0, "the sounder must be quiet at start"
+    assert (Pin.levels[pins["LED_RED"]], Pin.levels[pins["LED_GREEN"]]) == (red, green), colour
+assert Pin.levels[pins["SOUNDER"]] == 0, "the sounder must be quiet at start"
 board.sound(True)
-assert Pin.levels[4] == 1
+assert Pin.levels[pins["SOUNDER"]] == 1
 calls = []
 board.sample_with(lambda: calls.append(1))
 Timer.fire()
