@@ -313,6 +313,8 @@ class Uplink:
                 self._outgoing.receipted(identity, now)
         self._bell.set()
         self._on_receipts(self.parent.id, found)
+        if silent:
+            self._on_link(self.parent.id, True)  # what it was told before it was there it may not know
 
     def _unpacked(self, payload: bytes) -> list[bytes]:
         """The receipts of one message."""
