@@ -289,7 +289,7 @@ class Journal:
                         refused.append((job, error))
                 if self._sealer and self._is_due(closing=closing):
                     sealed = self._checkpoint(self._connection, self._sealer)
-                elif not jobs:
+                elif not jobs or self.trouble is not None:  # what changes nothing proves nothing of the disk
                     database.upsert(self._connection, schema.station, {"key": "tried", "value": ""}, ["key"])
         except BaseException:
             self._news = fresh
