@@ -256,7 +256,7 @@ class Journal:
     def _give_up(self, error: BaseException) -> NoReturn:
         found = database.trouble(error)
         told = database.advice(found) if found else "the journal can't be written"
-        logger.critical("%s: stopping, so that nobody is promised anything", told, exc_info=error)
+        logger.critical("%s: stopping, so that nobody is promised anything", told, exc_info=None if found else error)
         os._exit(EX_IOERR)
 
     def _take(self) -> list[_Job] | None:
