@@ -271,8 +271,11 @@ class Uplink:
             return
         now = _now_ms()
         silent = self.answered_ms is None or now - self.answered_ms > SILENT_MS
+        worked = self.works(now)
         self.answered_ms = now
         with self._lock:
+            if not worked:
+                self._passing.connected()  # it may have heard of no child what was sent to nobody
             if silent:
                 self._outgoing.reconnected()  # it is back: what waits need not wait for its turn
             self._passing.answered(receipt[wire.DEVICE], (receipt[wire.BOOT], receipt[wire.SEQ]))
