@@ -406,7 +406,8 @@ class Exchange:
         source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
         identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
         if source == self.settings.station:
-            self._spare(parent, receipt.get(wire.MAINTAINED, []))
+            if wire.MAINTAINED in receipt:  # an answer to a heartbeat, not to an event
+                self._spare(parent, receipt[wire.MAINTAINED])
         elif stage:
             self._headquarters[source] = parent
             self.send_down(f"tocsin/1/{self._route(source)}/receipt", payload)
