@@ -303,8 +303,11 @@ class Uplink:
             return
         now = self._clock.monotonic_ms()
         silent = self.answered_ms is None or now - self.answered_ms > SILENT_MS
+        worked = self.works(now)
         self.answered_ms = now
         with self._lock:
+            if not worked:
+                self._passing.connected()  # it may have heard of no child what was sent to nobody
             if silent:
                 self._outgoing.reconnected()  # it is back: what waits need not wait for its turn
             for receipt, _ in found:
