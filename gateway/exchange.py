@@ -505,8 +505,10 @@ class Exchange:
             source, stage = receipt[wire.DEVICE], receipt[wire.STAGE]
             identity = source, receipt[wire.BOOT], receipt[wire.SEQ]
             down = None
-            if source == self.settings.station:
-                self._spare(parent, receipt.get(wire.MAINTAINED, []))
+            if (
+                source == self.settings.station and wire.MAINTAINED in receipt
+            ):  # an answer to a heartbeat, not to an event
+                self._spare(parent, receipt[wire.MAINTAINED])
             if parent != self.settings.headquarters:
                 stage = min(stage, wire.AT_HQ)  # it has the message; what its operators do with it is no step of ours
             elif source != self.settings.station and stage:

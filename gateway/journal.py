@@ -293,7 +293,7 @@ class Journal:
     def _give_up(self, error: BaseException) -> NoReturn:
         found = database.trouble(error)
         told = database.advice(found) if found else "the journal can't be written"
-        logger.critical("%s: stopping, so that nobody is promised anything", told, exc_info=error)
+        logger.critical("%s: stopping, so that nobody is promised anything", told, exc_info=None if found else error)
         os._exit(EX_IOERR)
 
     def _take(self) -> list[_Job] | None:
@@ -331,7 +331,7 @@ class Journal:
                         refused.append((job, error))
                 if self._sealer and self._is_due(closing=closing):
                     sealed = self._checkpoint(self._connection, self._sealer)
-                elif not jobs:
+                elif not jobs or self.trouble is not None:  # what changes nothing proves nothing of the disk
                     database.upsert(self._connection, schema.station, {"key": "tried", "value": ""}, ["key"])
         except BaseException:
             self._news = fresh

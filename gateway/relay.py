@@ -20,6 +20,7 @@ ALARM_WINDOW = 256  # alarms
 IN_MEMORY = 1_000  # letters of a lane
 BATCH_OCTETS = 4_000  # of events in one message: what the parent does at one go before it looks at the next message
 LEAST_OCTETS, MOST_OCTETS = BATCH_OCTETS, 64 * BATCH_OCTETS  # the window's bounds
+REST_MS = 10  # at most, between a receipt and the next events: an alarm finds the stations idle about half of the time
 QUEUE_MS = 5  # how long a queue the events may build up; more on a long way
 
 
@@ -53,6 +54,7 @@ class Window:
     """
 
     octets: int = LEAST_OCTETS
+    rests_until_ms: int = -1
     _least_ms: int | None = None
     _ceiling: int = MOST_OCTETS  # where it was last halved: from there on it grows slowly
     _halved_ms: int = -1
@@ -60,6 +62,7 @@ class Window:
     def receipted(self, sent_ms: int, now_ms: int, octets: int) -> None:
         """A receipt came at `now_ms` for so many octets that were sent at `sent_ms`."""
         took_ms = now_ms - sent_ms
+        self.rests_until_ms = now_ms + min(took_ms, REST_MS)
         self._least_ms = took_ms if self._least_ms is None else min(took_ms, self._least_ms)
         if took_ms - self._least_ms <= max(QUEUE_MS, self._least_ms // 2):
             more = octets // 2 if self.octets < self._ceiling else octets * LEAST_OCTETS // (4 * self.octets)
@@ -111,7 +114,7 @@ class Lane:
     def due(self, now_ms: int, letters: int, octets: int) -> list[Letter]:
         """What to send at `now_ms`, while no more than so many letters and octets are on their way; it counts as sent."""
         found = self._again(now_ms)
-        while self.waiting and len(self.flying) < letters and (self.octets < octets or not self.flying):
+        while self.waiting and len(self.flying) < letters and self.octets < octets:
             _, letter = self.waiting.popitem(last=False)
             self.flying[letter.identity] = letter
             self.octets += len(letter.envelope)
@@ -176,7 +179,8 @@ class Outgoing:
 
     def due(self, now_ms: int) -> list[Letter]:
         """Letters to send at `now_ms`, alarms first; they count as sent."""
-        return [*self.alarms_due(now_ms), *self.events.due(now_ms, IN_MEMORY, self.window.octets)]
+        octets = self.window.octets if now_ms >= self.window.rests_until_ms else 0
+        return [*self.alarms_due(now_ms), *self.events.due(now_ms, IN_MEMORY, octets)]
 
     def alarms_due(self, now_ms: int) -> list[Letter]:
         """The alarms of `due` alone."""
@@ -184,16 +188,13 @@ class Outgoing:
 
     def next_ms(self, now_ms: int) -> int | None:
         """When something in flight is due again, or what was just offered, if nothing else happens."""
-        fresh = [now_ms] if self._would_send() else []
+        fresh = []
+        if self.alarms.waiting and len(self.alarms.flying) < ALARM_WINDOW:
+            fresh.append(now_ms)
+        if self.events.waiting and self.events.octets < self.window.octets:
+            fresh.append(self.window.rests_until_ms)
         times = [at for at in (self.alarms.next_ms(), self.events.next_ms()) if at is not None]
         return max(now_ms, min(fresh + times)) if fresh or times else None
-
-    def _would_send(self) -> bool:
-        alarms, events = self.alarms, self.events
-        return bool(
-            (alarms.waiting and len(alarms.flying) < ALARM_WINDOW)
-            or (events.waiting and (events.octets < self.window.octets or not events.flying))
-        )
 
     def wants_more(self, *, alarms: bool = False) -> bool:
         """Whether the journal should be read for further events, or alarms."""

@@ -187,7 +187,9 @@ def _check_parents(path: Path, settings: Settings) -> None:
     known: dict[str, int] = {}
     flagged: list[int] = []
     for number, parent in enumerate(settings.parents):
-        if parent.id in known or parent.id == settings.station:
+        if parent.id == settings.station:
+            mistakes.append((("parents", number, "id"), f"{parent.id} is this station itself"))
+        elif parent.id in known:
             what = f"{parent.id} is named already: give each station one table, with all of its addresses"
             mistakes.append((("parents", number, "id"), what))
         known.setdefault(parent.id, number)

@@ -414,6 +414,8 @@ class Supervision:
             return unsigned_at, "its gateway has more trouble than it can name, and it has not signed a heartbeat"
         rough = now_ms < watched.rough_until_ms
         patience_ms = self.deadline_ms - (STATION_AHEAD_MS if watched.station else 0)
+        if watched.via:
+            patience_ms += GATHER_MS + 500  # its own station may still be gathering, and has the first word
         if rough:
             patience_ms = max(patience_ms, ROUGH_DEADLINE_MS)
         silent_at = watched.last_ms + patience_ms

@@ -311,8 +311,11 @@ class Uplink:
             return
         now = self._clock.monotonic_ms()
         silent = self.answered_ms is None or now - self.answered_ms > SILENT_MS
+        worked = self.works(now)
         self.answered_ms = now
         with self._lock:
+            if not worked:
+                self._passing.connected()  # it may have heard of no child what was sent to nobody
             if silent:
                 self._outgoing.reconnected()  # it is back: what waits need not wait for its turn
             for receipt, _ in found:
@@ -321,6 +324,8 @@ class Uplink:
                 self._outgoing.receipted(identity, now)
         self._bell.set()
         self._on_receipts(self.parent.id, found)
+        if silent:
+            self._on_link(self.parent.id, True)  # what it was told before it was there it may not know
 
     def _unpacked(self, payload: bytes) -> list[bytes]:
         """The receipts of one message."""

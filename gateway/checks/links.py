@@ -70,8 +70,6 @@ def parent_part(look: Look, number: int, parent: Parent, *, connect: bool) -> It
     except ValueError:
         text = "its message key is no point of P-256: copy what `tocsin check` prints there, whole"
         yield look.say("mistake", what, text, "parents", number, "message_key")
-    if parent.id == look.settings.station:
-        yield look.say("mistake", what, "is this station itself", "parents", number, "id")
     if connect:
         grade, text = _reach(look, parent)
         yield look.say(grade, what, text, "parents", number, "address")

@@ -209,7 +209,6 @@ WORDS: dict[str, tuple[str, str]] = {
         "Entrances that can deliver a press now, by site",
         "مقام کے لحاظ سے وہ داخلی راستے جو الارم پہنچا سکتے ہیں",
     ),
-    "child.all": ("All buttons and stations", "تمام بٹن اور اسٹیشن"),
     "maintenance.title": ("Maintenance", "دیکھ بھال"),
     "maintenance.until": ("under maintenance until {time}", "{time} تک دیکھ بھال جاری ہے"),
     "maintenance.explained": (

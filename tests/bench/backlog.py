@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire
+from gateway import chain
 from tests.bench.pipeline import Pipeline
 from tests.operator import Operator
 
@@ -36,7 +37,7 @@ def fill(world: World, events: int) -> None:
     now_ms = time.time_ns() // 1_000_000
     hops = wire.encode([])
 
-    def rows() -> Iterator[tuple[Any, ...]]:
+    def rows(first: int, head: bytes) -> Iterator[tuple[Any, ...]]:
         for number in range(events):
             at = number % SOURCES
             message = {
@@ -46,16 +47,19 @@ def fill(world: World, events: int) -> None:
                 wire.AGE: 0,
                 wire.CODE: wire.LOOP_RESTORED,
             }
-            yield names[at], number, now_ms, now_ms, wire.seal(message, names[at], keys[at]), hops
+            envelope = wire.seal(message, names[at], keys[at])
+            columns = (first + 1 + number, names[at], 1, number, wire.EVENT, now_ms, 1, now_ms, envelope, hops)
+            head = chain.link(head, list(columns))
+            yield (*columns, head)
 
     database = sqlite3.connect(world.folder / SITE / "state" / "station.db", timeout=30)
     try:
         database.execute("PRAGMA synchronous = OFF")
-        first = database.execute("SELECT coalesce(max(id), 0) FROM journal").fetchone()[0]
+        first, head = database.execute("SELECT id, chain FROM journal ORDER BY id DESC LIMIT 1").fetchone()
         database.executemany(
-            "INSERT INTO journal (source, boot, seq, kind, happened_at_ms, exact, received_at_ms, envelope, hops)"
-            " VALUES (?, 1, ?, 2, ?, 1, ?, ?, ?)",
-            rows(),
+            "INSERT INTO journal (id, source, boot, seq, kind, happened_at_ms, exact, received_at_ms, envelope, hops, chain)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rows(first, head),
         )
         database.execute(
             "INSERT INTO deliveries (entry, parent, kind) SELECT id, ?, 2 FROM journal WHERE id > ?", (HQ, first)

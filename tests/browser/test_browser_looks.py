@@ -72,7 +72,7 @@ def test_every_page_fits_and_is_readable_in_light_and_dark(
     assert page.evaluate("getComputedStyle(document.documentElement).direction") == (
         "rtl" if language == "ur" else "ltr"
     )
-    for path in (*PAGES, f"/incidents/{number}"):
+    for path in (*PAGES, f"/incidents/{number}", "/children/clifton-cars"):
         page.goto(urljoin(page.url, path))
         page.wait_for_selector("#live[data-state=on]")
         wide = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")

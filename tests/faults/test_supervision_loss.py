@@ -44,7 +44,7 @@ def apart() -> Iterator[tuple[World, Lossy]]:
                 settings["brokers"] = [[net.address("site"), world.site_port, SITE]]
                 file.write_text(json.dumps(settings), encoding="utf-8")
                 button._command = net.command("buttons", button._command)
-            world.start(60)
+            world.start(120)
             yield world, net
         finally:
             world.close()

@@ -189,7 +189,7 @@ def test_the_trial_waits_for_headquarters_and_for_the_end_of_an_alarm(life: Life
     life.live(600)
     assert life.on == OLD
     life.broker_only = True
-    life.live(30)
+    life.live(wifi.FRESH_MS // 1000 + 5)
     life.quiet = True
     life.live(600)
     assert not life.answers

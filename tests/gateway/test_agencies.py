@@ -77,6 +77,20 @@ class Alliance(World):
         point = keys.point(key.public_key()).hex()
         return f'[[parents]]\nid = "{name}"\naddress = "127.0.0.1"\nport = {port}\nmessage_key = "{point}"\n'
 
+    def press(self) -> None:
+        """Presses until the button says so: on a busy machine it may not have looked while it was pressed."""
+        button = self.buttons[GATE]
+        for left in (2, 1, 0):
+            since = len(button.said)
+            button.press()
+            try:
+                button.wait_for(lambda said: "latched" in said, 5, since)
+            except TimeoutError:
+                if not left:
+                    raise
+            else:
+                return
+
     def alarms(self, station: str) -> list[tuple[str, int, int]]:
         database = self.database(station)
         try:
@@ -105,12 +119,12 @@ def world() -> Iterator[Alliance]:
 
 def test_a_press_is_at_both_agencies_and_one_that_was_away_gets_each_once(world: Alliance) -> None:
     button = world.buttons[GATE]
-    button.press()
+    world.press()
     wait_until(lambda: all(len(world.alarms(name)) == 1 for name in AGENCIES), 30, "the press at both agencies")
     for part in ("station", "broker"):
         world.processes[f"{part} rangers"].stop(kill=True)
     for _ in range(3):
-        button.press()
+        world.press()
     wait_until(lambda: len(world.alarms("ministry")) == 4, 30, "the presses at the agency that is there")
     assert len(world.alarms("rangers")) == 1
     for part in ("broker", "station"):
@@ -148,7 +162,7 @@ def test_an_agency_says_who_vouches_and_moves_nothing_at_headquarters(world: All
     button = world.buttons[GATE]
     rows = len(world.alarms("ministry"))
     world.wait_ready()
-    button.press()
+    world.press()
     wait_until(lambda: len(world.alarms("ministry")) == rows + 1, 20, "the press at the agency")
     wait_until(lambda: button.light == "at_hq", 20, "headquarters' receipt")
     database = world.folder / "ministry" / "state" / "station.db"
@@ -174,7 +188,6 @@ def test_an_agency_says_who_vouches_and_moves_nothing_at_headquarters(world: All
 
 
 def test_the_site_takes_the_second_address_and_returns_to_the_first_when_it_answers(world: Alliance) -> None:
-    button = world.buttons[GATE]
     operator = Operator(world, f"http://127.0.0.1:{world.site_console}").sign_in()
 
     def where() -> str:
@@ -186,11 +199,11 @@ def test_the_site_takes_the_second_address_and_returns_to_the_first_when_it_answ
     try:
         wait_until(lambda: f":{world.way_port}" in where() and "not connected" not in where(), 20, "the first address")
         rows = len(world.alarms(HQ))
-        button.press()
+        world.press()
         wait_until(lambda: len(world.alarms(HQ)) == rows + 1, 10, "a press over it")
         first.swallows = True  # it takes connections and never answers
         began = time.monotonic()
-        button.press()
+        world.press()
         wait_until(lambda: len(world.alarms(HQ)) == rows + 2, 20, "a press over the second address", every_s=0.05)
         print(json.dumps({"failover_s": round(time.monotonic() - began, 1)}))
         assert str(world.line._listener.getsockname()[1]) in where()

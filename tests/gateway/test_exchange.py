@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -74,3 +75,76 @@ def test_a_repeat_is_answered_and_changes_nothing(bench: Bench) -> None:
         bench.alarm(1)
     wait_until(lambda: len(bench.story) == 6, 5, "three answers")
     assert bench.rows() == 1
+
+
+def test_receipts_and_commands_go_down_from_the_buttons_headquarters_alone(bench: Bench) -> None:
+    bench.journal.start()
+    bench.alarm(1)
+    wait_until(lambda: len(bench.story) == 2, 5, "the alarm in the journal")
+    sent: list[str] = []
+    bench.exchange.send_down = lambda topic, _: sent.append(topic)
+    receipt = {wire.KIND: wire.RECEIPT, wire.BOOT: 1, wire.SEQ: 1, wire.STAGE: wire.ACKNOWLEDGED, wire.DEVICE: "b1"}
+    command = {wire.KIND: wire.COMMAND, wire.BOOT: 1, wire.SEQ: 1, wire.CODE: wire.IDENTIFY, wire.DEVICE: "b1"}
+
+    def state() -> str:
+        with bench.journal.readers.connect() as connection:
+            return str(connection.exec_driver_sql("SELECT state FROM incidents").scalar_one())
+
+    bench.exchange.receipted("agency", [(receipt, b"sealed")])
+    bench.exchange.commanded("agency", command, b"sealed")
+    bench.journal.now(lambda _: None)
+    assert sent == []
+    assert state() == "raised"
+    bench.exchange.receipted("hq", [(receipt, b"sealed")])
+    bench.exchange.commanded("hq", command, b"sealed")
+    bench.journal.now(lambda _: None)
+    assert sent == ["tocsin/1/b1/receipt", "tocsin/1/b1/command"]
+    assert state() == "acknowledged"
+
+
+def test_an_alarm_waits_for_no_more_than_the_statement_that_is_under_way(bench: Bench) -> None:
+    done: list[str] = []
+    for _ in range(100):
+        bench.journal.later(lambda _: time.sleep(0.02), lambda _: done.append("event"))
+    bench.journal.start()
+    time.sleep(0.1)
+    bench.journal.later(lambda _: None, lambda _: done.append("alarm"), alarm=True)
+    wait_until(lambda: "alarm" in done, 20, "the alarm's commit")
+    assert done.index("alarm") < 60, "it waited for the whole transaction of the others"
+    wait_until(lambda: len(done) == 101, 30, "the rest, which lost nothing")
+
+
+def test_whose_silence_is_no_event_is_what_the_newest_answer_to_a_heartbeat_says(bench: Bench) -> None:
+    bench.journal.start()
+    answer = {wire.KIND: wire.RECEIPT, wire.BOOT: 1, wire.SEQ: 1, wire.STAGE: wire.AT_HQ, wire.DEVICE: SITE}
+    maintained = bench.exchange.supervision
+    bench.exchange.receipted("hq", [({**answer, wire.MAINTAINED: [["b1", 60]]}, b"")])
+    assert set(maintained.maintained) == {"b1"}
+    bench.exchange.receipted("hq", [(answer, b"")])
+    assert set(maintained.maintained) == {"b1"}, "a receipt for an event says nothing of it"
+    bench.exchange.receipted("hq", [({**answer, wire.MAINTAINED: []}, b"")])
+    assert not maintained.maintained
+
+
+def test_a_site_answers_a_button_only_while_its_way_to_headquarters_works(bench: Bench) -> None:
+    bench.journal.start()
+    works = {"hq": True, "agency": True}
+    bench.exchange.uplinks = [  # type: ignore[assignment]
+        SimpleNamespace(
+            parent=SimpleNamespace(id=name), works=lambda _, name=name: works[name], pass_on=lambda *_, **__: None
+        )
+        for name in works
+    ]
+    seq = iter(range(1, 100))
+
+    def is_answered(child: str = "b1", **fields: Any) -> bool:
+        told = len(bench.story)
+        message = {wire.KIND: wire.HEARTBEAT, wire.BOOT: 1, wire.SEQ: next(seq), wire.UPTIME: 0, **fields}
+        bench.exchange.arrived(f"tocsin/1/{child}/heartbeat", wire.seal(message, child, bytes(32)), lambda: None)
+        return bench.story[told:] == [(f"tocsin/1/{child}/receipt", wire.AT_GATEWAY)]
+
+    assert is_answered()
+    works["hq"] = False
+    assert not is_answered(), "the agency above is not its headquarters"
+    works["hq"] = True
+    assert is_answered()

@@ -35,6 +35,8 @@ from tests.parts import PROJECT
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sqlalchemy import Connection
+
 GATE = "clifton-gate"
 SMALL_DISK = 'mkdir "$0.was" && cp -a "$0/." "$0.was/" && mount -t tmpfs -o size=4m tmpfs "$0" && cp -a "$0.was/." "$0/" && exec "$@"'
 
@@ -172,9 +174,11 @@ def test_alarms_pass_nothing_is_promised_and_all_is_told_and_healed(site: Site, 
 def test_while_a_disk_is_read_only_who_asks_is_refused_and_the_rest_is_kept_once(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "station.db", ["hq"])
     read_only = threading.Event()
+    connected: list[None] = []
 
     @event.listens_for(journal._writer, "connect")
     def _connect(connection: Any, _: object) -> None:
+        connected.append(None)
         if read_only.is_set():
             connection.execute("PRAGMA query_only = ON")
 
@@ -193,7 +197,8 @@ def test_while_a_disk_is_read_only_who_asks_is_refused_and_the_rest_is_kept_once
     with pytest.raises(StorageError, match="read-only"):
         journal.now(lambda connection: None)
     journal.put(entry(3), kept.append)
-    wait_until(lambda: journal.backlog == 6, 10, "all of it waits")
+    wait_until(lambda: len(connected) == 5, 10, "it is tried again and again")
+    wait_until(lambda: journal.backlog == 6, 10, "each waits once")
     assert kept == []
     read_only.clear()
     wait_until(lambda: len(kept) == 5, 10, "all of it is committed")
@@ -205,6 +210,24 @@ def test_while_a_disk_is_read_only_who_asks_is_refused_and_the_rest_is_kept_once
     assert journal.trouble is None
     with journal.readers.connect() as connection:
         assert database.kept(connection, "boot") == str(boot)
+    journal.stop()
+
+
+def test_of_two_that_say_the_same_the_newer_is_kept_also_when_the_older_failed_meanwhile(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "station.db", [])
+    done: list[str] = []
+
+    def older(connection: Connection) -> str:
+        journal.later(lambda _: "newer", done.append, key="the same")
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+        connection.exec_driver_sql("DELETE FROM journal")
+        return "older"
+
+    journal.later(older, done.append, key="the same")
+    journal.start()
+    wait_until(lambda: done and journal.backlog == 0, 10, "it is written")
+    journal.now(lambda _: None)
+    assert done == ["newer"]
     journal.stop()
 
 

@@ -223,7 +223,6 @@ MISTAKES: list[tuple[Callable[[Place], None], str, str, int | None]] = [
     (half_tls, "console", "`console.key` is missing", 7),
     (short_token, "token of the metrics", "16 characters or more", 8),
     (off_the_curve, "parent ministry", "no point of P-256", 14),
-    (lambda place: place.set("id", '"hq"'), "parent hq", "is this station itself", 11),
     (lambda place: place.set("listen", '"192.0.2.77"'), "port of the console", "is it an address of this machine", 8),
     (lambda place: place.set("listen", '"no such host"'), "port of the console", "is no address of this machine", 8),
 ]  # fmt: skip

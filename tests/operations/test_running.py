@@ -199,7 +199,10 @@ def test_trace_finds_an_alarm_by_number_or_as_the_last(scene: Scene) -> None:
     assert scene.trace(HQ, "--last").splitlines()[:4] == by_id.splitlines()[:4]
     assert re.search(r"time not kept +committed here", by_id)
     assert re.search(r"\+0\.\d{3} s +\+0\.\d{3} s  received by", by_id)
-    assert "event: started" in scene.trace(HQ, "1")
+    started = (
+        scene.world.database(HQ).execute("SELECT min(id) FROM journal WHERE kind = 2 AND source = 'hq'").fetchone()[0]
+    )
+    assert "event: started" in scene.trace(HQ, str(started))
     for asked_for, says in (
         ((f"{BUTTON}/1/1",), "never came here"),
         (("999999",), "is not in this station's journal"),

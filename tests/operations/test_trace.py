@@ -124,6 +124,6 @@ def test_a_journal_that_is_not_there_or_damaged_is_no_traceback(tmp_path: Path) 
     settings = Settings(station="gw", state=tmp_path)
     with pytest.raises(TraceError, match="there is no journal yet"):
         find(settings, "b1/3/7")
-    Path(settings.store).write_bytes(b"this is no database" * 100)
+    (tmp_path / "station.db").write_bytes(b"this is no database" * 100)
     with pytest.raises(TraceError, match="can't be read"):
         find(settings, "b1/3/7")

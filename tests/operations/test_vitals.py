@@ -9,7 +9,7 @@ import pytest
 
 from demo.process import wait_until
 from gateway import link
-from gateway.exchange import monotonic_ms
+from gateway.clock import monotonic_ms
 from gateway.vitals import Vitals
 from provisioning.pki import Authority
 from tests.parts import free_port

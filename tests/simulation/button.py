@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from firmware import wire
+from firmware import settings, wire
 from firmware.button import Button
 from firmware.flash import Flash
 from firmware.outbox import Outbox
@@ -40,7 +40,7 @@ class ButtonMachine(Machine):
         self.button: Button
         self.session: Session
         self.beats: list[bytes] = []  # that somebody recorded
-        self._told = SimpleNamespace(id=name, hq="hq")
+        self._told = SimpleNamespace(id=name, hq="hq", contacts=settings.BOTH, alarms_per_minute=30)
         self._reading = REST
         self._started_ms = 0
         self._send_at: int | None = None
@@ -67,6 +67,7 @@ class ButtonMachine(Machine):
         self.button.session = self.session
         self.session.urgent = bool(self.button.latch.unconfirmed())
         self.world.booted(self)
+        self.button.sample()
         self.button.add_event(self.ms(), wire.STARTED, None, self.reset_cause)
         self.engine.post(self, 0, self.session.open)
         self.engine.post(self, BEAT_MS, self._beat)

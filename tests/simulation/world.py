@@ -155,13 +155,13 @@ class World:
             if (
                 len(button.window._due) > window.SIZE
                 or len(button.latch.alarms) > outbox.MAX_ALARMS
-                or len(button.outbox.events) > outbox.MAX_EVENTS
+                or button.outbox.waiting > outbox.MAX_EVENTS
                 or len(button._beats) > BEATS
                 or len(machine.disk.files) > outbox.MAX_ALARMS + outbox.MAX_EVENTS + 5
             ):
                 held = (
                     f"{len(button.window._due)} messages in the window, {len(button.latch.alarms)} alarms, "
-                    f"{len(button.outbox.events)} events, {len(button._beats)} heartbeats, {len(machine.disk.files)} files"
+                    f"{button.outbox.waiting} events, {len(button._beats)} heartbeats, {len(machine.disk.files)} files"
                 )
                 self.broken("memory is bounded", f"{machine.name} holds {held}")
             return
@@ -300,7 +300,7 @@ class World:
         """Nothing waits any more, and every light tells the truth."""
         return (
             self.delivered()
-            and not any(machine.button.outbox.events for machine in self.buttons.values())
+            and not any(machine.button.outbox.waiting for machine in self.buttons.values())
             and not any(
                 stage is None
                 for station in self.stations.values()
@@ -338,7 +338,7 @@ class World:
         if self.settled():
             return
         for machine in self.buttons.values():
-            if machine.button.outbox.events:
+            if machine.button.outbox.waiting:
                 self.broken("every event arrives", f"{machine.name} still holds {machine.button.outbox.events}")
             for alarm in machine.button.latch.alarms:
                 number = (machine.name, alarm.boot, alarm.seq)
