@@ -76,8 +76,11 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_all_that_it_
     with contextlib.closing(sqlite3.connect(path)) as new:
         for table, rows in before.items():
             columns = len(rows[0]) if rows else 0
-            if table not in {"sqlite_sequence", "journal", "incidents", "deliveries"}:
+            if table not in {"sqlite_sequence", "journal", "incidents", "deliveries", "children"}:
                 assert [row[:columns] for row in new.execute(f"SELECT * FROM {table}")] == rows, table
+        children = new.execute("SELECT id, kind, point, site FROM children").fetchall()
+        assert children == [row[:4] for row in before["children"]]
+        assert new.execute("SELECT id, name FROM sites").fetchall() == [("clifton", "clifton")]
         assert [row[:10] for row in new.execute("SELECT * FROM journal WHERE id < 4")] == before["journal"]
         assert new.execute("SELECT count(*) FROM journal WHERE length(chain) = 32").fetchone() == (4,)
         assert [row[0] for row in new.execute("SELECT stage FROM deliveries ORDER BY entry")] == [2, None, None, None]
@@ -120,6 +123,8 @@ class Lived:
             if child != "gate-4":
                 self._send(child, 1, wire.ALARM, {wire.CAUSE: wire.TEST})
         self.registrar.retire("gate-3", "water", "rana")
+        self.registrar.change_site("clifton", {"plan": "Keys. " * 300, "contacts": "Rabia; head; 15"}, "rabia")
+        self.registrar.change_site("clifton", {"plan": "", "position": "24.8, 67.0"}, "rabia")
         self.registrar.expire()
         self._send("gate-2", 2, wire.ALARM, {wire.CAUSE: wire.HOLD_UP, wire.HOW: wire.CONTACT_B})
         self._send("gate-2", 3, wire.EVENT, {wire.CODE: wire.LOOP_CUT})
@@ -181,14 +186,18 @@ def lived(store: Path | str) -> Iterator[Lived]:
     made.world.close()
 
 
+SITES = (schema.contacts, schema.entrances, schema.site_changes, schema.sites)
+
+
 def wipe(connection: Connection) -> None:
-    for table in (schema.steps, schema.incidents, schema.deliveries, schema.enrolments, schema.children):
+    for table in (*SITES, schema.steps, schema.incidents, schema.deliveries, schema.enrolments, schema.children):
         connection.execute(delete(table))
 
 
 def test_everything_that_the_journal_tells_is_derived_from_it_again_table_by_table(lived: Lived) -> None:
-    tables = (schema.incidents, schema.steps, schema.children, schema.enrolments, schema.journal, schema.people)
+    tables = (schema.incidents, schema.steps, schema.children, schema.enrolments, *SITES, schema.journal, schema.people)
     before = {table.name: lived.rows(table) for table in tables}
+    assert all(before[table.name] for table in SITES)
     assert len(before["incidents"]) == 4
     assert len(before["steps"]) == 4
     assert {row["state"] for row in before["enrolments"]} == {"pending", "enrolled", "retired"}
@@ -255,10 +264,12 @@ def test_old_closed_and_delivered_entries_go_and_what_is_left_verifies_and_rebui
     assert all(row["id"] > newest for row in lived.rows(schema.incidents))
     told = lived.run("verify", "--json")
     assert json.loads(told.stdout)["findings"] == []
-    registry = [lived.rows(schema.children), lived.rows(schema.enrolments)]
+    of_registry = (schema.children, schema.enrolments, *SITES)
+    registry = [lived.rows(one) for one in of_registry]
+    assert all(registry)
     lived.do(wipe)
     assert lived.run("rebuild").exit_code == 0
-    assert [lived.rows(schema.children), lived.rows(schema.enrolments)] == registry
+    assert [lived.rows(one) for one in of_registry] == registry
     lived.do(lambda connection: connection.execute(delete(table).where(table.c.id == min(left))))
     told = lived.run("verify", "--json")
     assert (told.exit_code, json.loads(told.stdout)["findings"][0]["position"]) == (1, min(left))

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import delete, select
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import select
 from typer.testing import CliRunner
 
 from firmware import wire
 from gateway import database, schema, sitebook, sites
 from gateway.cli import app
 from gateway.enrolment import RegistryRefusedError, UnfitError, UnknownChildError
-from gateway.journal import Journal
 from gateway.reception import _told
 from gateway.sitebook import Author, ChangedMeanwhileError
 from gateway.vocabulary import SITE_BY, SITE_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from sqlalchemy import Connection
 
@@ -34,10 +35,10 @@ WHOLE = {
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
-    engine = database.open_database(tmp_path / "station.db", writes=True)
+def connection(store: Path | str) -> Iterator[Connection]:
+    database.prepare(store)
+    engine = database.open_database(store, writes=True)
     with engine.begin() as opened:
-        schema.metadata.create_all(opened)
         yield opened
     engine.dispose()
 
@@ -125,12 +126,12 @@ def test_the_events_alone_make_the_same_tables_again(connection: Connection) -> 
     names = ("sites", "contacts", "entrances", "site_changes")
     before = {name: table(connection, name) for name in names}
     assert all(before.values())
-    for name in reversed(names):
-        connection.execute(delete(schema.metadata.tables[name]))
-    for _, site, detail in told:
-        assert isinstance(detail, dict)
-        sitebook.replay(connection, site, wire.decode(wire.encode(detail)))
-    assert {name: table(connection, name) for name in names} == before
+    events = [(site, wire.decode(wire.encode(detail))) for _, site, detail in told]
+    sitebook.change(connection, "khi-air", {"name": "Airport"}, RABIA)
+    for order in (events, events[::-1]):  # retention puts what it would delete at the end
+        assert sitebook.rebuild(connection, order) == 1
+        assert {name: [row for row in table(connection, name) if "khi-air" not in row] for name in names} == before
+    assert [site.id for site in sitebook.every(connection)] == ["khi-air", "khi-cn"]
 
 
 def test_a_technician_fills_in_and_overwrites_no_administrator(connection: Connection) -> None:
@@ -159,55 +160,42 @@ def test_an_entrance_with_a_button_is_not_removed(connection: Connection) -> Non
     assert [one.id for one in made.entrances] == ["visa"]
 
 
-OLD_CHILDREN = (
-    "CREATE TABLE children (id TEXT NOT NULL PRIMARY KEY, kind TEXT NOT NULL, point BLOB, "
-    + ", ".join(
-        f"{name} TEXT DEFAULT '' NOT NULL"
-        for name in (
-            "site",
-            "site_name",
-            "site_name_ur",
-            "entrance",
-            "entrance_name",
-            "entrance_name_ur",
-            "address",
-            "phone",
-        )
-    )
-    + ")"
-)
-
-
-def test_an_older_database_is_moved_and_nothing_is_lost(tmp_path: Path) -> None:
-    path = tmp_path / "station.db"
-    old = sqlite3.connect(path)
-    old.execute(OLD_CHILDREN)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_older_database_is_moved_and_nothing_is_lost(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    where: Path | str = tmp_path / "station.db"
+    if kind == "postgresql":
+        where = request.getfixturevalue("postgres").empty()
+    names = "id kind point site site_name site_name_ur entrance entrance_name entrance_name_ur address phone".split()
+    old = schema.Table("children", schema.MetaData(), *(schema.Column(name) for name in names))
     rows = [
         ("gw", "station", b"p", "khi-cn", "Consulate", "", "", "", "", "Plot 20", "021 5550 123"),
         ("b1", "button", b"q", "khi-cn", "Consulate", "قونصل خانہ", "gate", "Main gate", "صدر دروازہ", "Plot 20", ""),
         ("b2", "button", b"r", "khi-cn", "Konsulat; old", "", "gate", "Great gate", "", "Plot 21", "15"),
         ("b3", "button", b"s", "", "", "", "", "", "", "", ""),
     ]
-    old.executemany(f"INSERT INTO children VALUES ({', '.join('?' * 11)})", rows)
-    old.commit()
-    old.close()
+    engine = database.open_database(where, writes=True)
+    with engine.begin() as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(database.__file__).with_name("migrations")))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0003")
+        connection.execute(old.insert(), [dict(zip(names, row, strict=True)) for row in rows])
     for _ in range(2):  # the second start finds nothing to do
-        Journal(path, []).close()
-    journal = Journal(path, [])
-    try:
-        with journal.readers.connect() as connection:
-            (site,) = sitebook.every(connection)
-            children = table(connection, "children")
-    finally:
-        journal.close()
+        database.prepare(where)
+    with engine.connect() as connection:
+        (site,) = sitebook.every(connection)
+        children = table(connection, "children")
+    engine.dispose()
     assert (site.name, site.name_ur, site.address) == ("Consulate", "قونصل خانہ", "Plot 20")
     assert [one.phone for one in site.contacts] == ["021 5550 123"]
     assert [(one.id, one.name, one.name_ur) for one in site.entrances] == [("gate", "Main gate", "صدر دروازہ")]
     for lost in ("Konsulat, old", "Plot 21", "telephone was also: 15", "entrance gate was also named: Great gate"):
         assert lost in site.notes
     assert children == [
-        ("b1", "button", b"q", "khi-cn", "gate", None), ("b2", "button", b"r", "khi-cn", "gate", None), ("b3", "button", b"s", "", "", None),
-        ("gw", "station", b"p", "khi-cn", "", None),
+        ("b1", "button", b"q", "khi-cn", "gate", None, 0), ("b2", "button", b"r", "khi-cn", "gate", None, 0),
+        ("b3", "button", b"s", "", "", None, 0), ("gw", "station", b"p", "khi-cn", "", None, 0),
     ]  # fmt: skip
 
 
