@@ -139,7 +139,7 @@ def test_whatever_was_said_to_be_kept_survives_sigkill(tmp_path: Path) -> None:
 def test_forgotten_tests_push_no_alarm_off_the_list(journal: Journal) -> None:
     settings = SimpleNamespace(station="hq", role="hq")
     station: Any = SimpleNamespace(
-        journal=journal, settings=settings, registry=SimpleNamespace(place_of=lambda _: None)
+        journal=journal, settings=settings, registry=SimpleNamespace(place_of=lambda _: None, children=dict)
     )
     first = kept(journal, entry(1)).id
     for seq in range(2, MOST_TESTS + 12):
