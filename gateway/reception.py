@@ -166,8 +166,9 @@ class Reception:
     def _voucher(self, row: Row[Any]) -> str:
         """Headquarters, and an agency, take no alarm of a button they don't know but through a station that vouches."""
         hops = wire.decode(row.hops)
-        unknown = self.role == "hq" and row.device not in self._of.registry.children()
-        return str(hops[-1][0]) if unknown and hops else ""
+        if not hops or self.role != "hq" or row.device in self._of.registry.children():
+            return ""
+        return str(hops[-1][0])
 
     # --------------------------------------------------------------------------------- children
 

@@ -19,6 +19,7 @@ from gateway.desk import (
     NEXT_STEPS,
     Check,
     Child,
+    Command,
     EntrancePast,
     Happening,
     Health,
@@ -226,6 +227,12 @@ class StandInDesk:
     def children(self) -> Sequence[Child]:
         with self._lock:
             return list(self._children.values())
+
+    def commands(self, child: str) -> Sequence[Command]:
+        with self._lock:
+            if child not in self._children:
+                raise KeyError(child)
+        return ()
 
     def child(self, child: str) -> Child | None:
         return self._children.get(child)

@@ -138,7 +138,8 @@ def test_whatever_was_said_to_be_kept_survives_sigkill(tmp_path: Path) -> None:
 
 def test_forgotten_tests_push_no_alarm_off_the_list(journal: Journal) -> None:
     settings = SimpleNamespace(station="hq", role="hq")
-    registry = SimpleNamespace(sites=dict, place_of=lambda name: Place(name, name, "", "", "", ""))
+    place = Place("b", "b", "", "", "", "")
+    registry = SimpleNamespace(sites=dict, place_of=lambda _: place, children=dict)
     station: Any = SimpleNamespace(journal=journal, settings=settings, registry=registry)
     first = kept(journal, entry(1)).id
     for seq in range(2, MOST_TESTS + 12):

@@ -22,7 +22,7 @@ def station(**changes: Any) -> Any:
     now = monotonic_ms()
     jobs: list[object] = []
     parts = {
-        "journal": SimpleNamespace(waiting_s=0.0, backlog=0, later=jobs.append),
+        "journal": SimpleNamespace(waiting_s=0.0, backlog=0, later=jobs.append, trouble=None),
         "link_beat_ms": now,
         "console_server": SimpleNamespace(beat_ms=now, started=True),
         "uplinks": [SimpleNamespace(parent=SimpleNamespace(id="hq"), link_beat_ms=now, beat_ms=now)],
@@ -53,7 +53,7 @@ HUNG = monotonic_ms() - 3_600_000
         ({"console_server": SimpleNamespace(beat_ms=HUNG, started=True)}, "the console has made no progress"),
         ({"uplinks": [SimpleNamespace(parent=SimpleNamespace(id="hq"), link_beat_ms=HUNG, beat_ms=1 << 60)]}, "the client of parent hq has"),
         ({"uplinks": [SimpleNamespace(parent=SimpleNamespace(id="hq"), link_beat_ms=1 << 60, beat_ms=HUNG)]}, "the relay to parent hq has"),
-        ({"journal": SimpleNamespace(waiting_s=6.0, backlog=1)}, "the journal has made no progress for 6 s"),
+        ({"journal": SimpleNamespace(waiting_s=6.0, backlog=1, trouble=None)}, "the journal has made no progress for 6 s"),
     ],
 )  # fmt: skip
 def test_what_hangs_is_named(changes: dict[str, Any], says: str) -> None:
@@ -68,7 +68,7 @@ def test_a_main_loop_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_what_is_missing_for_an_alarm_is_named() -> None:
-    of = station(broker_up=False, journal=SimpleNamespace(waiting_s=3.0, backlog=1))
+    of = station(broker_up=False, journal=SimpleNamespace(waiting_s=3.0, backlog=1, trouble=None))
     of.console_server.started = False
     told = Vitals(cast("Any", of)).unready()
     assert [what.split()[1] for what in told] == ["journal", "station's", "console"]
@@ -85,3 +85,11 @@ def test_a_client_without_a_broker_still_beats(tmp_path: Path) -> None:
     finally:
         client.disconnect()
         client.loop_stop()
+
+
+def test_a_journal_that_waits_out_a_disk_in_trouble_is_unready_but_not_stuck() -> None:
+    """The watchdog must not end a station that passes alarms on."""
+    journal = SimpleNamespace(waiting_s=60.0, backlog=9, trouble=SimpleNamespace(why="the disk is full"))
+    vitals = Vitals(cast("Any", station(journal=journal)))
+    assert vitals.stuck() == []
+    assert vitals.unready() == ["the journal can't be written: the disk is full"]
