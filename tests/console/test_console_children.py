@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.console.listing import sites, troubled
+from gateway.console.listing import coverage, troubled
 from gateway.desk import Link
 from tests.console.desk import CARS, GATE, VISA, StandInDesk, button, furnished
 from tests.console.visitor import Visitor
@@ -27,7 +27,7 @@ def visitor(desk: StandInDesk) -> Visitor:
 
 
 def test_an_entrance_counts_if_any_of_its_buttons_can_deliver_and_the_worst_site_comes_first() -> None:
-    covers = sites(
+    covers = coverage(
         [
             button("gate-1", GATE, link=Link.OFFLINE),
             button("gate-2", GATE),

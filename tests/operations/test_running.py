@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
+from firmware import wire
 from gateway.cli import app
 from tests.operations.test_units import asked, names_in
 from tests.operator import Operator
@@ -199,9 +200,8 @@ def test_trace_finds_an_alarm_by_number_or_as_the_last(scene: Scene) -> None:
     assert scene.trace(HQ, "--last").splitlines()[:4] == by_id.splitlines()[:4]
     assert re.search(r"time not kept +committed here", by_id)
     assert re.search(r"\+0\.\d{3} s +\+0\.\d{3} s  received by", by_id)
-    started = (
-        scene.world.database(HQ).execute("SELECT min(id) FROM journal WHERE kind = 2 AND source = 'hq'").fetchone()[0]
-    )
+    events = scene.world.database(HQ).execute("SELECT id, envelope FROM journal WHERE kind = 2 AND source = 'hq'")
+    started = next(row[0] for row in events if wire.unseal(row[1]).message[wire.CODE] == wire.STATION_STARTED)
     assert "event: started" in scene.trace(HQ, str(started))
     for asked_for, says in (
         ((f"{BUTTON}/1/1",), "never came here"),
