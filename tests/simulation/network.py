@@ -215,7 +215,9 @@ class Client:
         self._opening: Connection | None = None
         self._unacked: dict[int, tuple[str, bytes, bool]] = {}
         self._will: tuple[str, bytes] | None = None
+        self._user_data: object = None
         self._mid = self._tries = self._heard_ms = 0
+        self.anew: Callable[[], None] = lambda: None  # before each try
 
     # ------------------------------------------------------------------------------ paho-mqtt's own
 
@@ -227,6 +229,12 @@ class Client:
 
     def will_set(self, topic: str, payload: bytes, *_: Any, **__: Any) -> None:
         self._will = (topic, payload)
+
+    def user_data_set(self, presence: object) -> None:
+        self._user_data = presence
+
+    def user_data_get(self) -> object:
+        return self._user_data
 
     def subscribe(self, _topics: Any) -> None:
         pass
@@ -258,6 +266,7 @@ class Client:
 
     def _open(self) -> None:
         engine = self.machine.engine
+        self.anew()
         if not self._broker.running and not self._way.cut:
             self._again()
             return
@@ -334,6 +343,41 @@ class Client:
         if self._line is line:
             self._heard_ms = self.machine.engine.now
             self.on_message(self, None, Message(topic, payload, qos, mid))
+
+
+class Line:
+    """In the place of link.Line: one client that connects again by itself, each time with a new will."""
+
+    def __init__(
+        self, _name: str, _ways: object, _again_s: float, *, make: Any, up: Any, down: Any, message: Any
+    ) -> None:
+        self.client: Client | None = None
+        self.address = ""
+        self._make, self._up, self._down, self._message = make, up, down, message
+
+    def start(self) -> None:
+        """Connects."""
+        client: Client = self._make()
+        client.machine.lines.append(client)
+        client.on_connect = lambda *_: self._stands(client)
+        client.on_disconnect = lambda *_: self._fell()
+        client.on_message = self._message
+
+        def anew() -> None:
+            made = self._make()
+            client.will_set(*made._will)
+            client.user_data_set(made.user_data_get())
+
+        client.anew = anew
+        client.connect_async()
+
+    def _stands(self, client: Client) -> None:
+        self.client = client
+        self._up(client)
+
+    def _fell(self) -> None:
+        self.client = None
+        self._down()
 
 
 class Session:

@@ -70,17 +70,17 @@ def caught(bug: Planted, *, within: int = WITHIN) -> schedules.Result | None:
 
 
 def _receipt_early(record: Any) -> Any:
-    def early(self: Exchange, arrival: Any, payload: bytes, done: Any) -> None:
+    def early(self: Exchange, arrival: Any, payload: bytes, done: Any, receipts: Any) -> None:
         self.receipt(arrival.identity, wire.AT_HQ if self._hq else wire.AT_GATEWAY, arrival.child)
-        record(self, arrival, payload, done)
+        record(self, arrival, payload, done, receipts)
 
     return early
 
 
 def _puback_early(record: Any) -> Any:
-    def early(self: Exchange, arrival: Any, payload: bytes, done: Any) -> None:
+    def early(self: Exchange, arrival: Any, payload: bytes, done: Any, receipts: Any) -> None:
         done()
-        record(self, arrival, payload, lambda: None)
+        record(self, arrival, payload, lambda: None, receipts)
 
     return early
 
@@ -91,8 +91,9 @@ def _no_dedup(_keep: Any) -> Any:
 
 def _forgets_at_reconnection(_reconnected: Any) -> Any:
     def reconnected(self: Outgoing) -> None:
-        self.alarms.clear()
-        self.events.clear()
+        for lane in (self.alarms, self.events):
+            for identity in [*lane.waiting, *lane.flying]:
+                lane.take(identity)
 
     return reconnected
 

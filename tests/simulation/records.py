@@ -154,6 +154,11 @@ class Journal:
         records.states[position] = state
         return state
 
+    def delivered_all(self, connection: Any, parent: str, receipts: Sequence[tuple[Number, int]]) -> None:
+        """Notes receipts that move no incident."""
+        for identity, stage in receipts:
+            self.delivered(connection, parent, identity, stage)
+
     def step(
         self,
         connection: Any,

@@ -50,7 +50,7 @@ def small_limits(*, small: bool) -> Iterator[None]:
         (outbox, "_LEAST", 4),
         (window, "SIZE", 2),
         (relay, "IN_MEMORY", 6),
-        (uplink, "IN_MEMORY", 6),
+        (uplink, "PAGE", 4),
     ]
     before = [getattr(module, name) for module, name, _ in names]
     if small:

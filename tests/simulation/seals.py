@@ -43,8 +43,8 @@ class Cheap:
         self._known[octets] = _Sealed(kid, dict(message), key)
         return octets
 
-    def unseal(self, octets: bytes) -> Any:
-        return self._known.get(octets) or _unseal(octets)
+    def unseal(self, octets: bytes, longest: int = wire.MAX_FRAME) -> Any:
+        return self._known.get(octets) or _unseal(octets, longest)
 
 
 class _Remembered:
@@ -53,10 +53,10 @@ class _Remembered:
     def __init__(self) -> None:
         self._known: dict[bytes, wire.Envelope] = {}
 
-    def unseal(self, octets: bytes) -> wire.Envelope:
+    def unseal(self, octets: bytes, longest: int = wire.MAX_FRAME) -> wire.Envelope:
         known = self._known.get(octets)
         if known is None:
-            known = self._known[octets] = _unseal(octets)
+            known = self._known[octets] = _unseal(octets, longest)
         return known
 
 

@@ -11,7 +11,7 @@ from gateway.exchange import Exchange
 from gateway.refusals import Refusals
 from gateway.uplink import Uplink
 from tests.simulation.engine import Engine, Machine
-from tests.simulation.network import Broker, Client, Message, Way
+from tests.simulation.network import Broker, Client, Line, Message, Way
 from tests.simulation.records import Journal, Records
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class Registry:
     def __init__(self, keys: dict[str, bytes], stations: set[str]) -> None:
         self._keys, self._stations = keys, stations
         self.key_of = self.receipt_key_of = keys.get
+        self.is_vouched = lambda _source, _child: False
         self.is_station = stations.__contains__
 
     def absence(self, _child: str) -> str:
@@ -81,7 +82,11 @@ class Station(Machine):
         self.skew_ms = 0  # of its UTC
         self.reported: set[str] = set()  # silent children that this life told of
         self.settings = SimpleNamespace(
-            station=name, role=role, identity=None, supervision=SimpleNamespace(deadline_s=14.0)
+            station=name,
+            role=role,
+            identity=None,
+            headquarters=above[0].name if above and role == "site" else None,
+            supervision=SimpleNamespace(deadline_s=14.0),
         )
         self.home = Way(engine, f"{name} at home", 2)  # to its own broker
         self._refused = False
@@ -114,7 +119,7 @@ class Station(Machine):
 
     def _begin(self) -> None:
         settings: Any = self.settings
-        self._clients = []
+        self._clients = self.lines = []
         self._turns: dict[str, int] = {}  # by parent: when its uplink's next turn is
         self.reported = set()
         self._started_ms = self.engine.now
@@ -149,24 +154,20 @@ class Station(Machine):
         exchange.event(wire.STATION_STARTED, self.name)
         for uplink in self.uplinks:
             uplink.begin()
+            uplink._line.start()
             self._turn_in(uplink, 0)
         client = Client(self, self.broker, self.home, self.name, 10_000)
         client.on_connect, client.on_disconnect, client.on_message = self._connected, self._disconnected, self._message
         self._clients.append(client)
         self._client = client
-        for client in self._clients:
-            client.connect_async()
+        client.connect_async()
         self.engine.post(self, self.tick_ms, self._tick)
         self.engine.post(self, BEAT_MS, self._beat)
 
     def _uplink(self, above: Above) -> Uplink:
-        def client(*_: Any, **__: Any) -> Client:
-            self._clients.append(Client(self, above.broker, above.way, self.name, 4_000))
-            return self._clients[-1]
-
-        real, link.client = link.client, client  # type: ignore[assignment]
+        real, link.Line = link.Line, Line  # type: ignore[assignment]
         try:
-            parent: Any = SimpleNamespace(id=above.name, address="", port=0)
+            parent: Any = SimpleNamespace(id=above.name, ways=[], return_s=60)
             uplink = Uplink(
                 self.settings,  # type: ignore[arg-type]
                 parent,
@@ -179,7 +180,16 @@ class Station(Machine):
                 self,  # type: ignore[arg-type]
             )
         finally:
-            link.client = real
+            link.Line = real
+
+        def client() -> Any:
+            held, link.client = link.client, lambda *_, **__: Client(self, above.broker, above.way, self.name, 4_000)
+            try:
+                return make()
+            finally:
+                link.client = held
+
+        make, uplink._line._make = uplink._line._make, client
         uplink._bell = Bell(lambda: self._turn_in(uplink, 0))  # type: ignore[assignment]
         self._turns[above.name] = NEVER_MS
         return uplink

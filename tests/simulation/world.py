@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from firmware import outbox, window, wire
 from firmware.button import BEATS
-from gateway import relay
+from gateway import batch, relay
 from gateway.desk import NEXT_STEPS, Outcome, State, StepRefusedError
 from gateway.supervision import LATE_MS
 from gateway.vocabulary import STAGES
@@ -167,7 +167,7 @@ class World:
             return
         for uplink in machine.uplinks:
             alarms, events = uplink.outstanding()
-            if alarms > len(self.pressed) + len(self.forged) or events > relay.IN_MEMORY:
+            if alarms > relay.IN_MEMORY or events > relay.IN_MEMORY:
                 self.broken(
                     "memory is bounded", f"{machine.name} holds {alarms} alarms and {events} events for a parent"
                 )
@@ -177,6 +177,10 @@ class World:
         if not topic.endswith("/receipt"):
             return
         bare = payload[:1] != b"\xd1"
+        if not bare and wire.unseal(payload, wire.MAX_BATCH).message[wire.KIND] == wire.BATCH:
+            for letter in wire.unseal(payload, wire.MAX_BATCH).message[wire.LETTERS]:
+                self.sent_down(station, topic, batch.unpacked(letter)[0])
+            return
         if not bare and wire.unseal(payload).kid != station.name:
             return  # passed down
         message = wire.message_of(payload) if bare else wire.unseal(payload).message
@@ -190,9 +194,17 @@ class World:
         """A station lets its broker forget a message."""
         if refused or message.topic.rpartition("/")[2] not in {"alarm", "event"}:
             return
-        envelope = wire.unseal(message.payload)
+        envelope = wire.unseal(message.payload, wire.MAX_BATCH)
+        if envelope.message[wire.KIND] == wire.BATCH:
+            for letter in envelope.message[wire.LETTERS]:
+                inner = wire.unseal(batch.unpacked(letter)[0])
+                self._must_hold(station, inner)
+            return
         if envelope.message[wire.KIND] == wire.FRAME:
             envelope = wire.unseal(envelope.message[wire.ENVELOPE])
+        self._must_hold(station, envelope)
+
+    def _must_hold(self, station: Station, envelope: wire.Envelope) -> None:
         number = (envelope.kid, envelope.message[wire.BOOT], envelope.message[wire.SEQ])
         if not station.records.has(number):
             self.broken("no PUBACK before the commit", f"{station.name} acknowledges {number}")
