@@ -117,8 +117,8 @@ def _believes_everything(_believe: Any) -> Any:
 
 
 def _forgets_that_it_told(due: Any) -> Any:
-    def again(self: Supervision, now_ms: int) -> list[Any]:
-        found: list[Any] = due(self, now_ms)
+    def again(self: Supervision, now_ms: int, **how: Any) -> list[Any]:
+        found: list[Any] = due(self, now_ms, **how)
         for silence in found:
             self.children[silence.child].reported = False
         return found
@@ -135,12 +135,16 @@ def _believes_old_wills(_gone: Any) -> Any:
     return gone
 
 
-def _never_silent(_overdue: Any) -> Any:
-    return lambda _self, _watched, _now_ms: None
+def _never_silent(_deadline: Any) -> Any:
+    return lambda _self, _watched, _now_ms: (1 << 60, "")
 
 
-def _patient(overdue: Any) -> Any:
-    return lambda self, watched, now_ms: overdue(self, watched, now_ms - 7_000)
+def _patient(deadline: Any) -> Any:
+    def later(self: Supervision, watched: Any, now_ms: int) -> tuple[int, str]:
+        at_ms, why = deadline(self, watched, now_ms)
+        return at_ms + 7_000, why
+
+    return later
 
 
 def _hears_the_past(heard: Any) -> Any:
@@ -273,8 +277,8 @@ PLANTED = (
     Planted(
         "old will believed", "a will of an earlier session counts", Supervision, "gone", _believes_old_wills, "watch"
     ),
-    Planted("silence unheard", "no silence is an event", Supervision, "_overdue", _never_silent, "watch"),
-    Planted("deadline too long", "silence is told of 7 s too late", Supervision, "_overdue", _patient, "watch"),
+    Planted("silence unheard", "no silence is an event", Supervision, "_deadline", _never_silent, "watch"),
+    Planted("deadline too long", "silence is told of 7 s too late", Supervision, "_deadline", _patient, "watch"),
     Planted("never back", "a child that is back stays reported", Supervision, "heard", _hears_the_past, "watch"),
     Planted(
         "replay believed", "a recorded heartbeat is a sign of life", Supervision, "heard", _believes_replays, "watch"

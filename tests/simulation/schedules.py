@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from firmware import health, outbox, window, wire
-from gateway import relay, uplink
+from gateway import exchange, logs, relay, uplink
 from gateway.desk import State
+from tests.simulation import records
 from tests.simulation.button import CUT, ButtonMachine
 from tests.simulation.engine import Engine, Machine, ViolationError
 from tests.simulation.seals import REAL_OF, sealing
@@ -41,8 +42,10 @@ class Result:
 
 @contextlib.contextmanager
 def small_limits(*, small: bool) -> Iterator[None]:
-    """Limits that a schedule can reach; and no measuring of this process's heap."""
+    """Limits that a schedule can reach; no measuring of this process's heap, no logs, no SQL."""
     heap_free, health.heap_free = health.heap_free, lambda: 0
+    hop, logs.hop = logs.hop, lambda *_, **__: None
+    kind_of, exchange.kind_of = exchange.kind_of, records.kind_of
     names = [
         (outbox, "MAX_ALARMS", 4),
         (outbox, "MAX_EVENTS", 12),
@@ -59,7 +62,7 @@ def small_limits(*, small: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        health.heap_free = heap_free
+        health.heap_free, logs.hop, exchange.kind_of = heap_free, hop, kind_of
         for (module, name, _), value in zip(names, before, strict=True):
             setattr(module, name, value)
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from firmware import wire
 from gateway import link
+from gateway.desk import Link
 from gateway.exchange import Exchange
 from gateway.refusals import Refusals
+from gateway.standing import digest, standing
 from gateway.uplink import Uplink
 from tests.simulation.engine import Engine, Machine
 from tests.simulation.network import Broker, Client, Line, Message, Way
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 BEAT_MS = 5_000
+STOOD_STILL_MS = 3_000
 NEVER_MS = 1 << 60
 EPOCH_MS = 1_700_000_000_000
 
@@ -80,13 +83,14 @@ class Station(Machine):
         self.tick_ms = 2_000
         self.slow_ms = 15  # how long a commit takes, at most
         self.skew_ms = 0  # of its UTC
+        self.disk_fails = False  # and nothing can be committed
         self.reported: set[str] = set()  # silent children that this life told of
         self.settings = SimpleNamespace(
             station=name,
             role=role,
             identity=None,
             headquarters=above[0].name if above and role == "site" else None,
-            supervision=SimpleNamespace(deadline_s=14.0),
+            supervision=SimpleNamespace(deadline_s=14.0, signed_s=75.0),
         )
         self.home = Way(engine, f"{name} at home", 2)  # to its own broker
         self._refused = False
@@ -122,16 +126,20 @@ class Station(Machine):
         self._clients = self.lines = []
         self._turns: dict[str, int] = {}  # by parent: when its uplink's next turn is
         self.reported = set()
-        self._started_ms = self.engine.now
+        self._started_ms = self._ticked_ms = self.engine.now
+        self._beats = 0
         self._broker_up = self._broker_seen = False
         self.journal = Journal(self, self.records, [above.name for above in self.above])
+        self.journal.on_trouble = lambda _why: self._tell_parents()
+        self.journal.on_recovered = self._recovered
         registry: Any = self.registry
+        self._refusals = Refusals()
         journal: Any = self.journal
         exchange = self.exchange = Exchange(
             settings,
             journal,
             registry,
-            Refusals(),
+            self._refusals,
             Notices(),
             self.journal.next_boot(),
             self,  # type: ignore[arg-type]
@@ -177,6 +185,7 @@ class Station(Machine):
                 self.exchange.receipted,
                 self.exchange.commanded,
                 self._parent_link,
+                self._unreadable,
                 self,  # type: ignore[arg-type]
             )
         finally:
@@ -218,20 +227,52 @@ class Station(Machine):
     # -------------------------------------------------------------------------------- as station.py does
 
     def _tick(self) -> None:
+        now, supervision = self.engine.now, self.exchange.supervision
         self.engine.post(self, self.tick_ms, self._tick)
-        found = self.exchange.supervision.due(self.engine.now)
+        stood_still_ms, self._ticked_ms = now - self._ticked_ms, now
+        if stood_still_ms > STOOD_STILL_MS:
+            supervision.excuse(stood_still_ms)
+        found = supervision.due(now, broker_up=self._broker_up)
         if found:
             self.exchange.silent(found)
+        back = supervision.returns(now)
+        if back:
+            self.exchange.returned(back)
 
     def _beat(self) -> None:
         self.engine.post(self, BEAT_MS, self._beat)
-        for uplink in self.uplinks:
-            uplink.heartbeat(self._health())
-        self.exchange.save()
+        self._tell_parents()
+        if self.journal.trouble is None:
+            self.exchange.save()
+
+    def _tell_parents(self) -> None:
+        if self.uplinks:
+            fields = self._health()
+            for uplink in self.uplinks:
+                uplink.heartbeat(fields)
 
     def _health(self) -> dict[int, Any]:
-        children = len(self.exchange.supervision.children)
-        return {wire.UPTIME: self.engine.now - self._started_ms, wire.CHILDREN: children, wire.ONLINE: children}
+        exchange, now = self.exchange, self.engine.now
+        states = {}
+        for name, watched in exchange.supervision.children.items():
+            report = exchange.reports.get(name)
+            states[name], _ = standing(exchange.supervision, watched, report.message if report else None, now)
+        self._beats += 1
+        return {
+            wire.UPTIME: now - self._started_ms,
+            wire.CHILDREN: len(states),
+            wire.ONLINE: sum(link is Link.ONLINE for link in states.values()),
+            wire.DIGEST: digest(states, self._beats),
+            wire.REFUSED: self._refusals.total,
+            wire.STORAGE: int(self.journal.trouble is not None),
+        }
+
+    def _recovered(self, why: str, _lasted_s: float) -> None:
+        self._tell_parents()
+        self.exchange.event(wire.STORAGE_RESTORED, self.name, why)
+
+    def _unreadable(self, error: Exception) -> None:
+        self.world.broken("no code fails", f"{self.name}: {error}")
 
     def _parent_link(self, parent: str, up: bool) -> None:
         self.engine.tell(self.name, f"{'is connected to' if up else 'has lost'} {parent}")

@@ -12,7 +12,7 @@ from firmware.button import BEATS
 from gateway import batch, relay
 from gateway.desk import NEXT_STEPS, Outcome, State, StepRefusedError
 from gateway.supervision import LATE_MS
-from gateway.vocabulary import STAGES
+from gateway.vocabulary import MANY_NAMED, STAGES
 from tests.simulation.button import ButtonMachine
 from tests.simulation.engine import Engine, Machine, ViolationError
 from tests.simulation.network import Broker, Way
@@ -219,17 +219,19 @@ class World:
                 self.broken("no alarm that nobody pressed", f"{station.name} believes {entry.identity}")
             return
         code, subject = entry.message[wire.CODE], entry.message.get(wire.SUBJECT)
-        if code == wire.CHILD_SILENT:
+        detail = entry.message.get(wire.DETAIL)
+        if code in {wire.CHILD_SILENT, wire.MANY_SILENT}:
+            many = isinstance(detail, dict)
+            behind = [] if many else str(detail).rpartition("behind it: ")[2].split(", ")
+            lost = detail[MANY_NAMED] if many else [subject]
             if entry.source == station.name:
-                self._reported(station, subject)
+                for child in lost:
+                    self._reported(station, child)
             if station is self.hq:
-                for child in (
-                    subject,
-                    *str(entry.message.get(wire.DETAIL, "")).rpartition("behind it: ")[2].split(", "),
-                ):
+                for child in (*lost, *behind):
                     self.heard_silent.setdefault(child, self.engine.now)
-        elif code == wire.CHILD_BACK and entry.source == station.name:
-            station.reported.discard(subject)
+        elif code in {wire.CHILD_BACK, wire.MANY_BACK} and entry.source == station.name:
+            station.reported.difference_update(detail[MANY_NAMED] if isinstance(detail, dict) else [subject])
         elif station is self.hq and code in {wire.BROKER_LOST, wire.LOOP_CUT}:
             self.heard_silent.setdefault(entry.source, self.engine.now)
 
