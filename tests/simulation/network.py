@@ -216,7 +216,7 @@ class Client:
         self._unacked: dict[int, tuple[str, bytes, bool]] = {}
         self._will: tuple[str, bytes] | None = None
         self._user_data: object = None
-        self._mid = self._tries = self._heard_ms = 0
+        self._mid = self._tries = self._heard_ms = self._said_ms = 0
         self.anew: Callable[[], None] = lambda: None  # before each try
 
     # ------------------------------------------------------------------------------ paho-mqtt's own
@@ -241,6 +241,7 @@ class Client:
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool = False) -> None:
         self.machine.burn()
+        self._said_ms = self.machine.engine.now
         if qos:
             self._mid += 1
             self._unacked[self._mid] = (topic, payload, retain)
@@ -306,7 +307,8 @@ class Client:
             self._close(line)
             self._ended()
             return
-        if silent_ms >= self._keepalive_ms // 2:
+        if max(silent_ms, self.machine.engine.now - self._said_ms) >= self._keepalive_ms // 2:
+            self._said_ms = self.machine.engine.now
             self._way.carry(self._broker, line, self._broker.ping)
         self.machine.engine.post(self.machine, self._keepalive_ms // 2, self._watch, line)
 
