@@ -85,8 +85,13 @@ class Journal:
 
     def next_boot(self) -> int:
         """The station's next boot number."""
-        self.records.boot = max(self.records.boot + 1, self._station.utc_ms() // 1000)
-        return self.records.boot
+        boot = max(self.records.boot + 1, self._station.utc_ms() // 1000)
+        if self._station.disk_fails:
+            self.trouble = "the disk fails"
+            self.later(lambda _: setattr(self.records, "boot", boot))
+        else:
+            self.records.boot = boot
+        return boot
 
     def put(self, entry: Entry, done: Callable[[Kept], None]) -> None:
         """Journals an entry."""
@@ -138,7 +143,12 @@ class Journal:
             self._keyed.pop(job.key, None)
         station.burn()
         results = [(job.done, job.work(self)) for job in jobs]
-        station.engine.post(station, station.engine.chance.randrange(2), self._tell, results)
+        pause_ms = int(station.engine.random() * 2)
+        if pause_ms:
+            station.engine.post(station, pause_ms, self._tell, results)
+        else:
+            station.burn()
+            self._tell(results)
         if self._alarms or self._others:
             station.engine.post(station, station.commit_ms(), self._commit)
         else:

@@ -149,6 +149,13 @@ class Hazards:
             self.world.troubles += 1
             way.rough = share
 
+    def fail_disk(self, station: Station, for_ms: int) -> None:
+        """Nothing can be written at a station for a while."""
+        if not station.disk_fails:
+            self._begins(f"the disk of {station.name} fails for {for_ms} ms", for_ms)
+            station.disk_fails = True
+            self.engine.post(self.fate, for_ms, setattr, station, "disk_fails", False)
+
     def jump(self, station: Station, by_ms: int) -> None:
         """Somebody sets a station's clock."""
         self.engine.tell("fate", f"the clock of {station.name} jumps by {by_ms} ms")
@@ -235,8 +242,10 @@ class Hazards:
             self.at(at, self.cut_power, chance.choice(list(world.stations.values())), chance.randrange(9), lasts)
         elif roll < 0.60:
             self.at(at, self.cut_power, chance.choice(list(world.brokers.values())), 0, min(lasts, 2_000))
-        elif roll < 0.76:
+        elif roll < 0.72:
             self.at(at, self.cut_way, chance.choice(list(world.ways.values())), lasts)
+        elif roll < 0.76:
+            self.at(at, self.fail_disk, chance.choice(list(world.stations.values())), lasts)
         elif roll < 0.84:
             self.at(at, self.freeze, chance.choice(world.machines), lasts)
         elif roll < 0.92:

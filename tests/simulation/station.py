@@ -215,8 +215,9 @@ class Station(Machine):
             return
         self._turns[uplink.parent.id] = NEVER_MS
         wait_ms = uplink.turn(self.engine.now)
-        self.world.bounded(self)
-        if not wait_ms or (uplink.connected and uplink.outstanding() != (0, 0)):
+        alarms, events = uplink.outstanding()
+        self.world.few(self, alarms, events)
+        if not wait_ms or (uplink.connected and (alarms or events)):
             self._turn_in(uplink, wait_ms)
 
     def crash(self) -> None:
