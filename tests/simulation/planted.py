@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from firmware import latch, wire
-from firmware.button import Button
+from firmware.button import PROVED_MS, SAID_MS, Button
 from firmware.flash import Flash
 from firmware.outbox import Outbox
 from firmware.window import Window
@@ -241,6 +241,15 @@ def _bare_is_enough(receipt: Any) -> Any:
     return believing
 
 
+def _its_word_is_enough(_vouched: Any) -> Any:
+    def believing(self: Button, number: tuple[int, int]) -> None:
+        for beat, sent_ms in self._beats:
+            if beat == number:
+                self._supervised(sent_ms + PROVED_MS, sent_ms + SAID_MS)
+
+    return believing
+
+
 def _never_again(_sent: Any) -> Any:
     def sent(_self: latch.Latch, alarm: Any, _now_ms: int) -> None:
         alarm.due_ms = 1 << 60
@@ -304,6 +313,14 @@ PLANTED = (
     Planted("counter lost", "the boot counter is not in flash", Outbox, "_count", _counts_in_memory, "watch"),
     Planted("counter reused", "a start takes the number of the last one", Outbox, "_count", _same_boot),
     Planted("window unbounded", "a backlog goes out all at once", Window, "due", _no_window, "long"),
+    Planted(
+        "gateway's word for supervised",
+        "the gateway's answer to a heartbeat counts as headquarters' own",
+        Button,
+        "_vouched",
+        _its_word_is_enough,
+        "watch",
+    ),
     Planted("bare receipt believed", "anybody can say at_hq", Button, "_receipt", _bare_is_enough),
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from firmware import outbox, window, wire
-from firmware.button import BEATS
+from firmware.button import BEATS, PROVED_MS
 from gateway import batch, relay
 from gateway.desk import NEXT_STEPS, Outcome, State, StepRefusedError, StorageError
 from gateway.supervision import LATE_MS
@@ -27,7 +27,7 @@ Number = tuple[str, int, int]
 DEADLINE_MS = 20_000
 CALM_MS = 30_000  # so long after a fault a child may still be silent because of it
 STEADY_MS = 6_000  # a session that is up for so long has shown by a heartbeat that it is
-LETTERS = 64  # more than a schedule ever has on its way to one parent
+NEVER_MS = 1 << 60
 
 
 def key_between(child: str, parent: str) -> bytes:
@@ -50,6 +50,7 @@ class World:
         self.calm_since_ms = 0  # when the last fault ended; what begins is a fault, too
         self.troubles = 0  # that last
         self.wiped: set[str] = set()  # stations that lost their disk
+        self.answered: dict[str, int] = {}  # by button: when headquarters last answered a heartbeat
         self.heard_silent: dict[str, int] = {}  # by child: when headquarters first had it that the child is silent
         gates = [f"g{number + 1}" for number in range(gateways)]
         pressers = [f"b{number + 1}" for number in range(buttons)]
@@ -141,6 +142,10 @@ class World:
 
     def looked(self, machine: ButtonMachine) -> None:
         """After each message to a button: is the light true?"""
+        if machine.button.supervised_for_ms():
+            since_ms = self.engine.now - self.answered.get(machine.name, -NEVER_MS)
+            if since_ms > PROVED_MS:
+                self.broken("a light shows supervised only if headquarters answered within 90 s", f"{machine.name}")
         for alarm in machine.button.latch.alarms:
             if alarm.stage >= wire.AT_HQ and not self.hq.records.has((machine.name, alarm.boot, alarm.seq)):
                 self.broken(
@@ -182,6 +187,8 @@ class World:
             return  # passed down
         message = wire.message_of(payload) if bare else wire.unseal(payload).message
         number = (message[wire.DEVICE], message[wire.BOOT], message[wire.SEQ])
+        if station is self.hq and number not in self.lasting:
+            self.answered[number[0]] = self.engine.now
         if message[wire.STAGE] and number in self.lasting and not station.records.has(number):
             self.broken(
                 "no receipt before its commit", f"{station.name} receipts {number}, stage {message[wire.STAGE]}"
