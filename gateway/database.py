@@ -6,6 +6,7 @@ Everything that the two say differently stands here, and what their errors mean:
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ _PASSING = {
     sqlite3.SQLITE_PROTOCOL: "another program holds the database",
     sqlite3.SQLITE_NOMEM: "there is not enough memory",
 }
+_MIGRATING = threading.Lock()  # Alembic knows one migration at a time in a process
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _PASSING_STATES = {"53100": "the disk is full", "25006": "the database is read-only", "55P03": "the database is locked"}
 
@@ -185,9 +187,10 @@ def _migrate(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
     try:
-        if revision(connection) is None and inspect(connection).has_table("journal"):
-            command.stamp(config, "0001")
-        command.upgrade(config, "head")
+        with _MIGRATING:
+            if revision(connection) is None and inspect(connection).has_table("journal"):
+                command.stamp(config, "0001")
+            command.upgrade(config, "head")
     except CommandError as error:
         raise StorageError(
             f"the database is of revision {revision(connection)}, which this version of Tocsin does not know: run the newer "

@@ -311,6 +311,7 @@ class Exchange:
             if verdict is Verdict.FRESH:
                 afresh = self.supervision.is_afresh(source)
                 afresh |= self.supervision.back(source, now)
+                afresh |= arrival.framed  # the station below chose it; of what it chose, none must be left out
                 if digest is not None:
                     alive = self.supervision.digested(source, dict(digest[1]), unnamed=digest[0], now_ms=now)
         if verdict is not Verdict.FRESH:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EX_SOFTWARE = 70  # of sysexits.h
+UNACKNOWLEDGED_MS = 5_000  # TCP repeats after 0.2, 0.6, 1.4, 3, 6, 13 s: a new connection is sooner there than the last
 TRY_S = 3.0  # for one address: TCP, TLS and the broker's word together
 
 
@@ -66,6 +67,8 @@ class Client(mqtt.Client):
 
 def _no_delay(_client: mqtt.Client, _data: object, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or Nagle and a delayed ACK cost 40 ms a message
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
 
 
 def context(server: str, identity: Path, passphrase: str | None = None) -> ssl.SSLContext:

@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 
 LATE_MS = 7_500  # one heartbeat of 5 s missed
 GONE_GRACE_MS = 8_000  # between a last will and its event: time for a reconnection, also over a link that loses much
-STATION_AHEAD_MS = 2_000  # a station's deadline is shorter, so that it is reported before those behind it
 BEHIND_MS = 6_000  # a child that was silent for so long when its station is reported can't be heard because of that
 NEVER_HEARD_MS = 60_000  # from enrolment, or this station's start, until a child that never spoke is an event
 LAG_MS = 10_000  # a heartbeat that was held up for longer than this says nothing about now
 DRIFT_PER_MS = 1e-4  # two clocks drift apart by 100 ppm at most
 ROUGH_LAG_MS = 150  # a heartbeat that came so much later than the quickest shows a link that loses packets
 ROUGH_FOR_MS = 600_000  # for so long after it
-ROUGH_DEADLINE_MS = 17_000  # such a child may be silent: a heartbeat, the time to give up a link, and a new connection
+ROUGH_DEADLINE_MS = 18_000  # such a child may be silent: a heartbeat, the time to give up a link, and a new connection
 LAST_CALL_MS = 18_500  # silence that is told however many others may join it: headquarters has to know within 20 s
 SIGNED_MS = 75_000  # one signed heartbeat a minute comes verbatim; 15 s for one that got lost and its repetition
 BEAT_MS = 5_500  # between two heartbeats
@@ -185,6 +184,8 @@ class Supervision:
                 return Verdict.HELD_UP
             if offset - least > ROUGH_LAG_MS:
                 watched.rough_until_ms = now_ms + ROUGH_FOR_MS
+                if via and via in self.children:  # it came over that station's link, too
+                    self.children[via].rough_until_ms = watched.rough_until_ms
         watched.last_ms = watched.signed_ms = now_ms
         watched.gone_ms = watched.said = None
         watched.uncertain = False
@@ -413,7 +414,7 @@ class Supervision:
         if watched.uncertain:
             return unsigned_at, "its gateway has more trouble than it can name, and it has not signed a heartbeat"
         rough = now_ms < watched.rough_until_ms
-        patience_ms = self.deadline_ms - (STATION_AHEAD_MS if watched.station else 0)
+        patience_ms = self.deadline_ms
         if watched.via:
             patience_ms += GATHER_MS + 500  # its own station may still be gathering, and has the first word
         if rough:

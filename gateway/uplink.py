@@ -131,7 +131,7 @@ class Uplink:
     ) -> None:
         """Sends a child's heartbeat, if it says something new and the link is up; it is worth nothing later.
 
-        afresh: the child's first after it connected, or was silent.
+        afresh: the child's first after it connected, or was silent; or a station below has passed it on already.
         """
         if not self.connected:
             return

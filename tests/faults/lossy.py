@@ -17,6 +17,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from demo.process import _end_with_parent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -77,7 +79,9 @@ class Lossy:
     def _make(self, place: str) -> None:
         device = f"tocsin{os.getpid() % 100_000}{place[:2]}"
         if place != "here":
-            holder = subprocess.Popen(["unshare", "-n", "sleep", "3600"], stdin=subprocess.DEVNULL)
+            holder = subprocess.Popen(
+                ["unshare", "-n", "sleep", "3600"], stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent
+            )
             self._holders[place] = holder
         end = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
         self._ends[self._number(place)] = end

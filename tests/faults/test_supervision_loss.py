@@ -62,4 +62,5 @@ def test_a_minute_of_30_percent_packet_loss_is_no_silence_and_no_return(apart: t
     assert net.dropped > 100
     rows = world.database().execute("SELECT envelope FROM journal WHERE id > ? AND kind = 2", (last,)).fetchall()
     told = [wire.unseal(envelope).message for (envelope,) in rows]
-    assert not [event for event in told if event[wire.CODE] in FLAPS], world.log_tails()
+    flaps = [event for event in told if event[wire.CODE] in FLAPS]
+    assert not flaps, f"{flaps}\n{world.log_tails()}"

@@ -12,6 +12,7 @@ from demo.process import wait_until
 from demo.world import SITE, World
 from firmware import wire
 from gateway.exchange import Exchange
+from gateway.ingest import Arrival
 from gateway.journal import Journal
 from gateway.notice import NoticeBoard
 from gateway.refusals import Refusals
@@ -148,3 +149,22 @@ def test_a_site_answers_a_button_only_while_its_way_to_headquarters_works(bench:
     assert not is_answered(), "the agency above is not its headquarters"
     works["hq"] = True
     assert is_answered()
+
+
+def test_a_heartbeat_that_a_station_below_passed_on_goes_on_to_every_parent(bench: Bench) -> None:
+    """It comes once a minute at most; left out, its child would be unsigned for two at the parent above."""
+    bench.journal.start()
+    passed: list[tuple[str, bool]] = []
+    bench.exchange.uplinks = [  # type: ignore[assignment]
+        SimpleNamespace(
+            parent=SimpleNamespace(id="agency"),
+            works=lambda _: True,
+            pass_on=lambda child, *_, afresh: passed.append((child, afresh)),
+        )
+    ]
+    for child, station in (("b1", "gw1"), ("b2", "b2")):
+        for seq in (1, 2):
+            message = {wire.KIND: wire.HEARTBEAT, wire.BOOT: 1, wire.SEQ: seq, wire.UPTIME: seq}
+            hops = [] if station == child else [[station, 1]]
+            bench.exchange._heartbeat(Arrival(wire.HEARTBEAT, station, child, message, b"", hops), b"")
+    assert passed == [("b1", True), ("b1", True), ("b2", False), ("b2", False)]

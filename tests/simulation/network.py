@@ -215,7 +215,9 @@ class Client:
         self._opening: Connection | None = None
         self._unacked: dict[int, tuple[str, bytes, bool]] = {}
         self._will: tuple[str, bytes] | None = None
-        self._mid = self._tries = self._heard_ms = 0
+        self._user_data: object = None
+        self._mid = self._tries = self._heard_ms = self._said_ms = 0
+        self.anew: Callable[[], None] = lambda: None  # before each try
 
     # ------------------------------------------------------------------------------ paho-mqtt's own
 
@@ -228,11 +230,18 @@ class Client:
     def will_set(self, topic: str, payload: bytes, *_: Any, **__: Any) -> None:
         self._will = (topic, payload)
 
+    def user_data_set(self, presence: object) -> None:
+        self._user_data = presence
+
+    def user_data_get(self) -> object:
+        return self._user_data
+
     def subscribe(self, _topics: Any) -> None:
         pass
 
     def publish(self, topic: str, payload: bytes, qos: int, retain: bool = False) -> None:
         self.machine.burn()
+        self._said_ms = self.machine.engine.now
         if qos:
             self._mid += 1
             self._unacked[self._mid] = (topic, payload, retain)
@@ -258,6 +267,7 @@ class Client:
 
     def _open(self) -> None:
         engine = self.machine.engine
+        self.anew()
         if not self._broker.running and not self._way.cut:
             self._again()
             return
@@ -297,7 +307,8 @@ class Client:
             self._close(line)
             self._ended()
             return
-        if silent_ms >= self._keepalive_ms // 2:
+        if max(silent_ms, self.machine.engine.now - self._said_ms) >= self._keepalive_ms // 2:
+            self._said_ms = self.machine.engine.now
             self._way.carry(self._broker, line, self._broker.ping)
         self.machine.engine.post(self.machine, self._keepalive_ms // 2, self._watch, line)
 
@@ -334,6 +345,41 @@ class Client:
         if self._line is line:
             self._heard_ms = self.machine.engine.now
             self.on_message(self, None, Message(topic, payload, qos, mid))
+
+
+class Line:
+    """In the place of link.Line: one client that connects again by itself, each time with a new will."""
+
+    def __init__(
+        self, _name: str, _ways: object, _again_s: float, *, make: Any, up: Any, down: Any, message: Any
+    ) -> None:
+        self.client: Client | None = None
+        self.address = ""
+        self._make, self._up, self._down, self._message = make, up, down, message
+
+    def start(self) -> None:
+        """Connects."""
+        client: Client = self._make()
+        client.machine.lines.append(client)
+        client.on_connect = lambda *_: self._stands(client)
+        client.on_disconnect = lambda *_: self._fell()
+        client.on_message = self._message
+
+        def anew() -> None:
+            made = self._make()
+            client.will_set(*made._will)
+            client.user_data_set(made.user_data_get())
+
+        client.anew = anew
+        client.connect_async()
+
+    def _stands(self, client: Client) -> None:
+        self.client = client
+        self._up(client)
+
+    def _fell(self) -> None:
+        self.client = None
+        self._down()
 
 
 class Session:

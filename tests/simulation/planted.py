@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from firmware import latch, wire
-from firmware.button import Button
+from firmware.button import PROVED_MS, SAID_MS, Button
 from firmware.flash import Flash
 from firmware.outbox import Outbox
 from firmware.window import Window
@@ -70,17 +70,17 @@ def caught(bug: Planted, *, within: int = WITHIN) -> schedules.Result | None:
 
 
 def _receipt_early(record: Any) -> Any:
-    def early(self: Exchange, arrival: Any, payload: bytes, done: Any) -> None:
+    def early(self: Exchange, arrival: Any, payload: bytes, done: Any, receipts: Any) -> None:
         self.receipt(arrival.identity, wire.AT_HQ if self._hq else wire.AT_GATEWAY, arrival.child)
-        record(self, arrival, payload, done)
+        record(self, arrival, payload, done, receipts)
 
     return early
 
 
 def _puback_early(record: Any) -> Any:
-    def early(self: Exchange, arrival: Any, payload: bytes, done: Any) -> None:
+    def early(self: Exchange, arrival: Any, payload: bytes, done: Any, receipts: Any) -> None:
         done()
-        record(self, arrival, payload, lambda: None)
+        record(self, arrival, payload, lambda: None, receipts)
 
     return early
 
@@ -91,8 +91,9 @@ def _no_dedup(_keep: Any) -> Any:
 
 def _forgets_at_reconnection(_reconnected: Any) -> Any:
     def reconnected(self: Outgoing) -> None:
-        self.alarms.clear()
-        self.events.clear()
+        for lane in (self.alarms, self.events):
+            for identity in [*lane.waiting, *lane.flying]:
+                lane.take(identity)
 
     return reconnected
 
@@ -116,8 +117,8 @@ def _believes_everything(_believe: Any) -> Any:
 
 
 def _forgets_that_it_told(due: Any) -> Any:
-    def again(self: Supervision, now_ms: int) -> list[Any]:
-        found: list[Any] = due(self, now_ms)
+    def again(self: Supervision, now_ms: int, **how: Any) -> list[Any]:
+        found: list[Any] = due(self, now_ms, **how)
         for silence in found:
             self.children[silence.child].reported = False
         return found
@@ -134,12 +135,16 @@ def _believes_old_wills(_gone: Any) -> Any:
     return gone
 
 
-def _never_silent(_overdue: Any) -> Any:
-    return lambda _self, _watched, _now_ms: None
+def _never_silent(_deadline: Any) -> Any:
+    return lambda _self, _watched, _now_ms: (1 << 60, "")
 
 
-def _patient(overdue: Any) -> Any:
-    return lambda self, watched, now_ms: overdue(self, watched, now_ms - 7_000)
+def _patient(deadline: Any) -> Any:
+    def later(self: Supervision, watched: Any, now_ms: int) -> tuple[int, str]:
+        at_ms, why = deadline(self, watched, now_ms)
+        return at_ms + 7_000, why
+
+    return later
 
 
 def _hears_the_past(heard: Any) -> Any:
@@ -236,6 +241,15 @@ def _bare_is_enough(receipt: Any) -> Any:
     return believing
 
 
+def _its_word_is_enough(_vouched: Any) -> Any:
+    def believing(self: Button, number: tuple[int, int]) -> None:
+        for beat, sent_ms in self._beats:
+            if beat == number:
+                self._supervised(sent_ms + PROVED_MS, sent_ms + SAID_MS)
+
+    return believing
+
+
 def _never_again(_sent: Any) -> Any:
     def sent(_self: latch.Latch, alarm: Any, _now_ms: int) -> None:
         alarm.due_ms = 1 << 60
@@ -272,8 +286,8 @@ PLANTED = (
     Planted(
         "old will believed", "a will of an earlier session counts", Supervision, "gone", _believes_old_wills, "watch"
     ),
-    Planted("silence unheard", "no silence is an event", Supervision, "_overdue", _never_silent, "watch"),
-    Planted("deadline too long", "silence is told of 7 s too late", Supervision, "_overdue", _patient, "watch"),
+    Planted("silence unheard", "no silence is an event", Supervision, "_deadline", _never_silent, "watch"),
+    Planted("deadline too long", "silence is told of 7 s too late", Supervision, "_deadline", _patient, "watch"),
     Planted("never back", "a child that is back stays reported", Supervision, "heard", _hears_the_past, "watch"),
     Planted(
         "replay believed", "a recorded heartbeat is a sign of life", Supervision, "heard", _believes_replays, "watch"
@@ -299,6 +313,14 @@ PLANTED = (
     Planted("counter lost", "the boot counter is not in flash", Outbox, "_count", _counts_in_memory, "watch"),
     Planted("counter reused", "a start takes the number of the last one", Outbox, "_count", _same_boot),
     Planted("window unbounded", "a backlog goes out all at once", Window, "due", _no_window, "long"),
+    Planted(
+        "gateway's word for supervised",
+        "the gateway's answer to a heartbeat counts as headquarters' own",
+        Button,
+        "_vouched",
+        _its_word_is_enough,
+        "watch",
+    ),
     Planted("bare receipt believed", "anybody can say at_hq", Button, "_receipt", _bare_is_enough),
 )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from firmware import wire
-from gateway.desk import Outcome, State
+from gateway.desk import Outcome, State, StorageError
 from gateway.incidents import check_step
 from gateway.journal import Entry, Heard, Kept, Owed, _lasting
 from gateway.vocabulary import STAGES, STATES, STEP_BOOT, STEP_BY, STEP_NOTE, STEP_OUTCOME, STEP_SEQ, STEPS
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
     from tests.simulation.station import Station
 
 Number = tuple[str, int, int]
+
+RETRY_MS = 1_000  # in trouble
+
+
+@dataclass(slots=True)
+class _Job:
+    work: Callable[[Any], Any]
+    done: Callable[[Any], None]
+    key: object
 
 
 @dataclass
@@ -46,6 +55,12 @@ class Records:
         return wire.AT_HQ if state is None else STAGES[state]
 
 
+def kind_of(journal: Any, identity: Number) -> int | None:
+    """In the place of the real one: here a journal is its own connection."""
+    position = journal.records.positions.get(identity)
+    return None if position is None else journal.records.rows[position - 1].kind
+
+
 class Journal:
     """The journal of one life of a station."""
 
@@ -53,9 +68,13 @@ class Journal:
         self.records = records
         self._station = station
         self._parents = parents
-        self._alarms: list[tuple[Any, Any]] = []
-        self._others: list[tuple[Any, Any]] = []
+        self._alarms: list[_Job] = []
+        self._others: list[_Job] = []
+        self._keyed: dict[object, _Job] = {}
         self._writing = False
+        self.trouble: str | None = None
+        self.on_trouble: Callable[[str], None] = lambda _: None
+        self.on_recovered: Callable[[str, float], None] = lambda _why, _lasted_s: None
         for parent in parents:
             records.owed.setdefault(parent, {})
 
@@ -66,8 +85,13 @@ class Journal:
 
     def next_boot(self) -> int:
         """The station's next boot number."""
-        self.records.boot = max(self.records.boot + 1, self._station.utc_ms() // 1000)
-        return self.records.boot
+        boot = max(self.records.boot + 1, self._station.utc_ms() // 1000)
+        if self._station.disk_fails:
+            self.trouble = "the disk fails"
+            self.later(lambda _: setattr(self.records, "boot", boot))
+        else:
+            self.records.boot = boot
+        return boot
 
     def put(self, entry: Entry, done: Callable[[Kept], None]) -> None:
         """Journals an entry."""
@@ -80,32 +104,58 @@ class Journal:
         *,
         alarm: bool = False,
         failed: Callable[[Exception], None] = lambda _: None,
+        key: object = None,
     ) -> None:
-        """Does `work` in the next transaction."""
-        (self._alarms if alarm else self._others).append((work, done))
+        """Does `work` in the next transaction. key: of equal ones that wait only the last is done."""
+        known = self._keyed.get(key) if key is not None else None
+        if known is not None:
+            known.work, known.done = work, done
+            return
+        job = _Job(work, done, key)
+        if key is not None:
+            self._keyed[key] = job
+        (self._alarms if alarm else self._others).append(job)
         if not self._writing:
             self._writing = True
             self._station.engine.post(self._station, self._station.commit_ms(), self._commit)
 
     def now(self, work: Callable[[Any], Any]) -> Any:
-        """Does `work` and returns its result once it is committed."""
-        return work(None)
+        """Does `work` and returns its result once it is committed. Raises StorageError."""
+        if self._station.disk_fails:
+            raise StorageError("the disk fails")
+        return work(self)
 
     def _commit(self) -> None:
         """Until here nothing is on the disk; from here all of it is, and nobody was told."""
+        station = self._station
+        if station.disk_fails:
+            if self.trouble is None:
+                self.trouble = "the disk fails"
+                self.on_trouble(self.trouble)
+            station.engine.post(station, RETRY_MS, self._commit)
+            return
         jobs = self._alarms or self._others
         if self._alarms:
             self._alarms = []
         else:
             self._others = []
-        self._station.burn()
-        results = [(done, work(None)) for work, done in jobs]
-        station = self._station
-        station.engine.post(station, station.engine.chance.randrange(2), self._tell, results)
+        for job in jobs:
+            self._keyed.pop(job.key, None)
+        station.burn()
+        results = [(job.done, job.work(self)) for job in jobs]
+        pause_ms = int(station.engine.random() * 2)
+        if pause_ms:
+            station.engine.post(station, pause_ms, self._tell, results)
+        else:
+            station.burn()
+            self._tell(results)
         if self._alarms or self._others:
             station.engine.post(station, station.commit_ms(), self._commit)
         else:
             self._writing = False
+        if self.trouble is not None:
+            trouble, self.trouble = self.trouble, None
+            self.on_recovered(trouble, 1.0)
 
     def _tell(self, results: list[tuple[Callable[[Any], None], Any]]) -> None:
         for done, result in results:
@@ -136,7 +186,9 @@ class Journal:
         self._station.world.committed(self._station, entry)
         return Kept(position, fresh=True, conflict=False, stage=wire.AT_HQ)
 
-    def delivered(self, _connection: Any, parent: str, identity: Number, stage: int) -> State | None:
+    def delivered(
+        self, _connection: Any, parent: str, identity: Number, stage: int, _at_ms: int | None = None
+    ) -> State | None:
         """Notes a parent's receipt."""
         records = self.records
         position = records.positions.get(identity)
@@ -153,6 +205,11 @@ class Journal:
             return None
         records.states[position] = state
         return state
+
+    def delivered_all(self, connection: Any, parent: str, receipts: Sequence[tuple[Number, int]], _now_ms: int) -> None:
+        """Notes receipts that move no incident."""
+        for identity, stage in receipts:
+            self.delivered(connection, parent, identity, stage)
 
     def step(
         self,

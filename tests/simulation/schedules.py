@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from firmware import health, outbox, window, wire
-from gateway import relay, uplink
+from gateway import exchange, logs, relay, uplink
 from gateway.desk import State
+from tests.simulation import records
 from tests.simulation.button import CUT, ButtonMachine
 from tests.simulation.engine import Engine, Machine, ViolationError
 from tests.simulation.seals import REAL_OF, sealing
@@ -41,8 +42,10 @@ class Result:
 
 @contextlib.contextmanager
 def small_limits(*, small: bool) -> Iterator[None]:
-    """Limits that a schedule can reach; and no measuring of this process's heap."""
+    """Limits that a schedule can reach; no measuring of this process's heap, no logs, no SQL."""
     heap_free, health.heap_free = health.heap_free, lambda: 0
+    hop, logs.hop = logs.hop, lambda *_, **__: None
+    kind_of, exchange.kind_of = exchange.kind_of, records.kind_of
     names = [
         (outbox, "MAX_ALARMS", 4),
         (outbox, "MAX_EVENTS", 12),
@@ -50,7 +53,7 @@ def small_limits(*, small: bool) -> Iterator[None]:
         (outbox, "_LEAST", 4),
         (window, "SIZE", 2),
         (relay, "IN_MEMORY", 6),
-        (uplink, "IN_MEMORY", 6),
+        (uplink, "PAGE", 4),
     ]
     before = [getattr(module, name) for module, name, _ in names]
     if small:
@@ -59,7 +62,7 @@ def small_limits(*, small: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        health.heap_free = heap_free
+        health.heap_free, logs.hop, exchange.kind_of = heap_free, hop, kind_of
         for (module, name, _), value in zip(names, before, strict=True):
             setattr(module, name, value)
 
@@ -145,6 +148,13 @@ class Hazards:
             self.engine.tell("fate", f"the way of {way.name} loses {share:.0%}, repeats and delays as many")
             self.world.troubles += 1
             way.rough = share
+
+    def fail_disk(self, station: Station, for_ms: int) -> None:
+        """Nothing can be written at a station for a while."""
+        if not station.disk_fails:
+            self._begins(f"the disk of {station.name} fails for {for_ms} ms", for_ms)
+            station.disk_fails = True
+            self.engine.post(self.fate, for_ms, setattr, station, "disk_fails", False)
 
     def jump(self, station: Station, by_ms: int) -> None:
         """Somebody sets a station's clock."""
@@ -232,8 +242,10 @@ class Hazards:
             self.at(at, self.cut_power, chance.choice(list(world.stations.values())), chance.randrange(9), lasts)
         elif roll < 0.60:
             self.at(at, self.cut_power, chance.choice(list(world.brokers.values())), 0, min(lasts, 2_000))
-        elif roll < 0.76:
+        elif roll < 0.72:
             self.at(at, self.cut_way, chance.choice(list(world.ways.values())), lasts)
+        elif roll < 0.76:
+            self.at(at, self.fail_disk, chance.choice(list(world.stations.values())), lasts)
         elif roll < 0.84:
             self.at(at, self.freeze, chance.choice(world.machines), lasts)
         elif roll < 0.92:

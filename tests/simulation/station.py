@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from firmware import wire
 from gateway import link
+from gateway.desk import Link
 from gateway.exchange import Exchange
 from gateway.refusals import Refusals
+from gateway.standing import digest, standing
 from gateway.uplink import Uplink
 from tests.simulation.engine import Engine, Machine
-from tests.simulation.network import Broker, Client, Message, Way
+from tests.simulation.network import Broker, Client, Line, Message, Way
 from tests.simulation.records import Journal, Records
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 BEAT_MS = 5_000
+STOOD_STILL_MS = 3_000
 NEVER_MS = 1 << 60
 EPOCH_MS = 1_700_000_000_000
 
@@ -30,6 +33,7 @@ class Registry:
     def __init__(self, keys: dict[str, bytes], stations: set[str]) -> None:
         self._keys, self._stations = keys, stations
         self.key_of = self.receipt_key_of = keys.get
+        self.is_vouched = lambda _source, _child: False
         self.is_station = stations.__contains__
 
     def absence(self, _child: str) -> str:
@@ -79,9 +83,14 @@ class Station(Machine):
         self.tick_ms = 2_000
         self.slow_ms = 15  # how long a commit takes, at most
         self.skew_ms = 0  # of its UTC
+        self.disk_fails = False  # and nothing can be committed
         self.reported: set[str] = set()  # silent children that this life told of
         self.settings = SimpleNamespace(
-            station=name, role=role, identity=None, supervision=SimpleNamespace(deadline_s=14.0)
+            station=name,
+            role=role,
+            identity=None,
+            headquarters=above[0].name if above and role == "site" else None,
+            supervision=SimpleNamespace(deadline_s=14.0, signed_s=75.0),
         )
         self.home = Way(engine, f"{name} at home", 2)  # to its own broker
         self._refused = False
@@ -114,19 +123,23 @@ class Station(Machine):
 
     def _begin(self) -> None:
         settings: Any = self.settings
-        self._clients = []
+        self._clients = self.lines = []
         self._turns: dict[str, int] = {}  # by parent: when its uplink's next turn is
         self.reported = set()
-        self._started_ms = self.engine.now
+        self._started_ms = self._ticked_ms = self.engine.now
+        self._beats = 0
         self._broker_up = self._broker_seen = False
         self.journal = Journal(self, self.records, [above.name for above in self.above])
+        self.journal.on_trouble = lambda _why: self._tell_parents()
+        self.journal.on_recovered = self._recovered
         registry: Any = self.registry
+        self._refusals = Refusals()
         journal: Any = self.journal
         exchange = self.exchange = Exchange(
             settings,
             journal,
             registry,
-            Refusals(),
+            self._refusals,
             Notices(),
             self.journal.next_boot(),
             self,  # type: ignore[arg-type]
@@ -149,24 +162,20 @@ class Station(Machine):
         exchange.event(wire.STATION_STARTED, self.name)
         for uplink in self.uplinks:
             uplink.begin()
+            uplink._line.start()
             self._turn_in(uplink, 0)
         client = Client(self, self.broker, self.home, self.name, 10_000)
         client.on_connect, client.on_disconnect, client.on_message = self._connected, self._disconnected, self._message
         self._clients.append(client)
         self._client = client
-        for client in self._clients:
-            client.connect_async()
+        client.connect_async()
         self.engine.post(self, self.tick_ms, self._tick)
         self.engine.post(self, BEAT_MS, self._beat)
 
     def _uplink(self, above: Above) -> Uplink:
-        def client(*_: Any, **__: Any) -> Client:
-            self._clients.append(Client(self, above.broker, above.way, self.name, 4_000))
-            return self._clients[-1]
-
-        real, link.client = link.client, client  # type: ignore[assignment]
+        real, link.Line = link.Line, Line  # type: ignore[assignment]
         try:
-            parent: Any = SimpleNamespace(id=above.name, address="", port=0)
+            parent: Any = SimpleNamespace(id=above.name, ways=[], return_s=60)
             uplink = Uplink(
                 self.settings,  # type: ignore[arg-type]
                 parent,
@@ -176,10 +185,20 @@ class Station(Machine):
                 self.exchange.receipted,
                 self.exchange.commanded,
                 self._parent_link,
+                self._unreadable,
                 self,  # type: ignore[arg-type]
             )
         finally:
-            link.client = real
+            link.Line = real
+
+        def client() -> Any:
+            held, link.client = link.client, lambda *_, **__: Client(self, above.broker, above.way, self.name, 4_000)
+            try:
+                return make()
+            finally:
+                link.client = held
+
+        make, uplink._line._make = uplink._line._make, client
         uplink._bell = Bell(lambda: self._turn_in(uplink, 0))  # type: ignore[assignment]
         self._turns[above.name] = NEVER_MS
         return uplink
@@ -196,8 +215,9 @@ class Station(Machine):
             return
         self._turns[uplink.parent.id] = NEVER_MS
         wait_ms = uplink.turn(self.engine.now)
-        self.world.bounded(self)
-        if not wait_ms or (uplink.connected and uplink.outstanding() != (0, 0)):
+        alarms, events = uplink.outstanding()
+        self.world.few(self, alarms, events)
+        if not wait_ms or (uplink.connected and (alarms or events)):
             self._turn_in(uplink, wait_ms)
 
     def crash(self) -> None:
@@ -208,20 +228,52 @@ class Station(Machine):
     # -------------------------------------------------------------------------------- as station.py does
 
     def _tick(self) -> None:
+        now, supervision = self.engine.now, self.exchange.supervision
         self.engine.post(self, self.tick_ms, self._tick)
-        found = self.exchange.supervision.due(self.engine.now)
+        stood_still_ms, self._ticked_ms = now - self._ticked_ms, now
+        if stood_still_ms > STOOD_STILL_MS:
+            supervision.excuse(stood_still_ms)
+        found = supervision.due(now, broker_up=self._broker_up)
         if found:
             self.exchange.silent(found)
+        back = supervision.returns(now)
+        if back:
+            self.exchange.returned(back)
 
     def _beat(self) -> None:
         self.engine.post(self, BEAT_MS, self._beat)
-        for uplink in self.uplinks:
-            uplink.heartbeat(self._health())
-        self.exchange.save()
+        self._tell_parents()
+        if self.journal.trouble is None:
+            self.exchange.save()
+
+    def _tell_parents(self) -> None:
+        if self.uplinks:
+            fields = self._health()
+            for uplink in self.uplinks:
+                uplink.heartbeat(fields)
 
     def _health(self) -> dict[int, Any]:
-        children = len(self.exchange.supervision.children)
-        return {wire.UPTIME: self.engine.now - self._started_ms, wire.CHILDREN: children, wire.ONLINE: children}
+        exchange, now = self.exchange, self.engine.now
+        states = {}
+        for name, watched in exchange.supervision.children.items():
+            report = exchange.reports.get(name)
+            states[name], _ = standing(exchange.supervision, watched, report.message if report else None, now)
+        self._beats += 1
+        return {
+            wire.UPTIME: now - self._started_ms,
+            wire.CHILDREN: len(states),
+            wire.ONLINE: sum(link is Link.ONLINE for link in states.values()),
+            wire.DIGEST: digest(states, self._beats),
+            wire.REFUSED: self._refusals.total,
+            wire.STORAGE: int(self.journal.trouble is not None),
+        }
+
+    def _recovered(self, why: str, _lasted_s: float) -> None:
+        self._tell_parents()
+        self.exchange.event(wire.STORAGE_RESTORED, self.name, why)
+
+    def _unreadable(self, error: Exception) -> None:
+        self.world.broken("no code fails", f"{self.name}: {error}")
 
     def _parent_link(self, parent: str, up: bool) -> None:
         self.engine.tell(self.name, f"{'is connected to' if up else 'has lost'} {parent}")

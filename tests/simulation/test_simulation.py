@@ -76,6 +76,7 @@ def test_every_fault_and_every_step_really_happens() -> None:
         "loses power in the middle of it",
         "with its disk",
         "freezes",
+        "the disk of",
         "is cut for",
         "loses 30%",
         "the clock of",

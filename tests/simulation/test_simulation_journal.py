@@ -48,7 +48,7 @@ def test_the_simulated_journal_answers_as_the_real_one(tmp_path: Path) -> None:
     real = Journal(tmp_path / "station.db", PARENTS)
     real.start()
     world: Any = SimpleNamespace(committed=lambda *_: None)
-    station: Any = SimpleNamespace(world=world, engine=None)
+    station: Any = SimpleNamespace(world=world, engine=None, disk_fails=False)
     simulated = records.Journal(station, records.Records(), PARENTS)
     seen: list[tuple[str, int, int]] = [("nobody", 1, 1)]
     positions: dict[Any, dict[tuple[str, int, int], int]] = {real: {}, simulated: {}}  # SQLite leaves gaps

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from firmware import outbox, window, wire
-from firmware.button import BEATS
-from gateway import relay
-from gateway.desk import NEXT_STEPS, Outcome, State, StepRefusedError
+from firmware.button import BEATS, PROVED_MS
+from gateway import batch, relay
+from gateway.desk import NEXT_STEPS, Outcome, State, StepRefusedError, StorageError
 from gateway.supervision import LATE_MS
-from gateway.vocabulary import STAGES
+from gateway.vocabulary import MANY_NAMED, STAGES
 from tests.simulation.button import ButtonMachine
 from tests.simulation.engine import Engine, Machine, ViolationError
 from tests.simulation.network import Broker, Way
@@ -27,7 +27,7 @@ Number = tuple[str, int, int]
 DEADLINE_MS = 20_000
 CALM_MS = 30_000  # so long after a fault a child may still be silent because of it
 STEADY_MS = 6_000  # a session that is up for so long has shown by a heartbeat that it is
-LETTERS = 64  # more than a schedule ever has on its way to one parent
+NEVER_MS = 1 << 60
 
 
 def key_between(child: str, parent: str) -> bytes:
@@ -50,6 +50,7 @@ class World:
         self.calm_since_ms = 0  # when the last fault ended; what begins is a fault, too
         self.troubles = 0  # that last
         self.wiped: set[str] = set()  # stations that lost their disk
+        self.answered: dict[str, int] = {}  # by button: when headquarters last answered a heartbeat
         self.heard_silent: dict[str, int] = {}  # by child: when headquarters first had it that the child is silent
         gates = [f"g{number + 1}" for number in range(gateways)]
         pressers = [f"b{number + 1}" for number in range(buttons)]
@@ -141,6 +142,10 @@ class World:
 
     def looked(self, machine: ButtonMachine) -> None:
         """After each message to a button: is the light true?"""
+        if machine.button.supervised_for_ms():
+            since_ms = self.engine.now - self.answered.get(machine.name, -NEVER_MS)
+            if since_ms > PROVED_MS:
+                self.broken("a light shows supervised only if headquarters answered within 90 s", f"{machine.name}")
         for alarm in machine.button.latch.alarms:
             if alarm.stage >= wire.AT_HQ and not self.hq.records.has((machine.name, alarm.boot, alarm.seq)):
                 self.broken(
@@ -148,39 +153,42 @@ class World:
                     f"{machine.name} {alarm.boot} {alarm.seq}",
                 )
 
-    def bounded(self, machine: ButtonMachine | Station) -> None:
-        """Whether memory is bounded."""
-        if isinstance(machine, ButtonMachine):
-            button = machine.button
-            if (
-                len(button.window._due) > window.SIZE
-                or len(button.latch.alarms) > outbox.MAX_ALARMS
-                or button.outbox.waiting > outbox.MAX_EVENTS
-                or len(button._beats) > BEATS
-                or len(machine.disk.files) > outbox.MAX_ALARMS + outbox.MAX_EVENTS + 5
-            ):
-                held = (
-                    f"{len(button.window._due)} messages in the window, {len(button.latch.alarms)} alarms, "
-                    f"{button.outbox.waiting} events, {len(button._beats)} heartbeats, {len(machine.disk.files)} files"
-                )
-                self.broken("memory is bounded", f"{machine.name} holds {held}")
-            return
-        for uplink in machine.uplinks:
-            alarms, events = uplink.outstanding()
-            if alarms > len(self.pressed) + len(self.forged) or events > relay.IN_MEMORY:
-                self.broken(
-                    "memory is bounded", f"{machine.name} holds {alarms} alarms and {events} events for a parent"
-                )
+    def bounded(self, machine: ButtonMachine) -> None:
+        """Whether a button's memory is bounded."""
+        button = machine.button
+        if (
+            len(button.window._due) > window.SIZE
+            or len(button.latch.alarms) > outbox.MAX_ALARMS
+            or button.outbox.waiting > outbox.MAX_EVENTS
+            or len(button._beats) > BEATS
+            or len(machine.disk.files) > outbox.MAX_ALARMS + outbox.MAX_EVENTS + 5
+        ):
+            held = (
+                f"{len(button.window._due)} messages in the window, {len(button.latch.alarms)} alarms, "
+                f"{button.outbox.waiting} events, {len(button._beats)} heartbeats, {len(machine.disk.files)} files"
+            )
+            self.broken("memory is bounded", f"{machine.name} holds {held}")
+
+    def few(self, station: Station, alarms: int, events: int) -> None:
+        """Whether a station's memory is bounded: what it holds for one parent."""
+        if alarms > relay.IN_MEMORY or events > relay.IN_MEMORY:
+            self.broken("memory is bounded", f"{station.name} holds {alarms} alarms and {events} events for a parent")
 
     def sent_down(self, station: Station, topic: str, payload: bytes) -> None:
         """A station is about to send something down: a receipt must not be ahead of its commit."""
         if not topic.endswith("/receipt"):
             return
         bare = payload[:1] != b"\xd1"
+        if not bare and wire.unseal(payload, wire.MAX_BATCH).message[wire.KIND] == wire.BATCH:
+            for letter in wire.unseal(payload, wire.MAX_BATCH).message[wire.LETTERS]:
+                self.sent_down(station, topic, batch.unpacked(letter)[0])
+            return
         if not bare and wire.unseal(payload).kid != station.name:
             return  # passed down
         message = wire.message_of(payload) if bare else wire.unseal(payload).message
         number = (message[wire.DEVICE], message[wire.BOOT], message[wire.SEQ])
+        if station is self.hq and number not in self.lasting:
+            self.answered[number[0]] = self.engine.now
         if message[wire.STAGE] and number in self.lasting and not station.records.has(number):
             self.broken(
                 "no receipt before its commit", f"{station.name} receipts {number}, stage {message[wire.STAGE]}"
@@ -190,11 +198,20 @@ class World:
         """A station lets its broker forget a message."""
         if refused or message.topic.rpartition("/")[2] not in {"alarm", "event"}:
             return
-        envelope = wire.unseal(message.payload)
+        envelope = wire.unseal(message.payload, wire.MAX_BATCH)
+        if envelope.message[wire.KIND] == wire.BATCH:
+            for letter in envelope.message[wire.LETTERS]:
+                inner = wire.unseal(batch.unpacked(letter)[0])
+                self._must_hold(station, inner)
+            return
         if envelope.message[wire.KIND] == wire.FRAME:
             envelope = wire.unseal(envelope.message[wire.ENVELOPE])
+        self._must_hold(station, envelope)
+
+    def _must_hold(self, station: Station, envelope: wire.Envelope) -> None:
         number = (envelope.kid, envelope.message[wire.BOOT], envelope.message[wire.SEQ])
-        if not station.records.has(number):
+        repeats = station.journal.trouble is not None and number in station.exchange._unkept
+        if not station.records.has(number) and not repeats:  # of a repeat, whoever sent it holds the first one
             self.broken("no PUBACK before the commit", f"{station.name} acknowledges {number}")
 
     def committed(self, station: Station, entry: Entry) -> None:
@@ -207,17 +224,19 @@ class World:
                 self.broken("no alarm that nobody pressed", f"{station.name} believes {entry.identity}")
             return
         code, subject = entry.message[wire.CODE], entry.message.get(wire.SUBJECT)
-        if code == wire.CHILD_SILENT:
+        detail = entry.message.get(wire.DETAIL)
+        if code in {wire.CHILD_SILENT, wire.MANY_SILENT}:
+            many = isinstance(detail, dict)
+            behind = [] if many else str(detail).rpartition("behind it: ")[2].split(", ")
+            lost = detail[MANY_NAMED] if many else [subject]
             if entry.source == station.name:
-                self._reported(station, subject)
+                for child in lost:
+                    self._reported(station, child)
             if station is self.hq:
-                for child in (
-                    subject,
-                    *str(entry.message.get(wire.DETAIL, "")).rpartition("behind it: ")[2].split(", "),
-                ):
+                for child in (*lost, *behind):
                     self.heard_silent.setdefault(child, self.engine.now)
-        elif code == wire.CHILD_BACK and entry.source == station.name:
-            station.reported.discard(subject)
+        elif code in {wire.CHILD_BACK, wire.MANY_BACK} and entry.source == station.name:
+            station.reported.difference_update(detail[MANY_NAMED] if isinstance(detail, dict) else [subject])
         elif station is self.hq and code in {wire.BROKER_LOST, wire.LOOP_CUT}:
             self.heard_silent.setdefault(entry.source, self.engine.now)
 
@@ -255,7 +274,7 @@ class World:
         before = hq.records.states[number]
         try:
             hq.exchange.step(number, state, "op", "", Outcome.TEST if state is State.CLOSED else None)
-        except StepRefusedError:
+        except (StepRefusedError, StorageError):
             return
         self.engine.tell("operator", f"moves {hq.records.rows[number - 1].identity} to {state}")
         if state not in NEXT_STEPS[before]:
@@ -282,6 +301,8 @@ class World:
                 machine.start()
         for way in (*self.ways.values(), *self.homes):
             way.heal()
+        for station in self.stations.values():
+            station.disk_fails = False
         self.troubles = 0
         self.calm_since_ms = self.engine.now
 
