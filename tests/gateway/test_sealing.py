@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
 
 from demo.process import wait_until
-from demo.world import HQ, World
+from demo.world import HQ, SITE, World
 from gateway import broker, keyfile, keys, sealing
 from gateway.cli import app
 from gateway.keys import KeyFileError
@@ -105,17 +105,18 @@ def test_the_passphrase_is_kept_apart_and_from_others(folder: Path, monkeypatch:
 
 
 @pytest.mark.faults
-def test_a_whole_headquarters_runs_on_sealed_keys_and_leaves_no_plain_one() -> None:
+def test_headquarters_and_a_site_run_on_sealed_keys_and_leave_no_plain_one() -> None:
     world = World(buttons=("b1",))
     try:
-        plain = [
-            path.read_bytes() for path in (world.folder / HQ / "identity" / "key.pem", world.folder / "message-key.pem")
-        ]
+        files = [world.folder / name / "identity" / "key.pem" for name in (HQ, SITE)]
+        plain = [path.read_bytes() for path in (*files, world.folder / "message-key.pem")]
         (world.folder / "secret").write_text(SECRET)
         (world.folder / "secret").chmod(0o600)
-        toml = world.folder / "hq.toml"
-        toml.write_text('key_file = "secret"\n' + toml.read_text(encoding="utf-8"), encoding="utf-8")
-        assert tocsin(world.folder, "keys", "seal")[0] == 0
+        for name in (HQ, SITE):
+            toml = world.folder / f"{name}.toml"
+            toml.write_text('key_file = "secret"\n' + toml.read_text(encoding="utf-8"), encoding="utf-8")
+            sealed = CliRunner().invoke(app, ["keys", "seal", "--config", str(toml)])
+            assert sealed.exit_code == 0, sealed.output
         world.start()
         operator = Operator(world).sign_in()
         world.buttons["b1"].press()

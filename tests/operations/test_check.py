@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from typer.testing import CliRunner
 
 from gateway import keys
 from gateway.checks import machine
 from gateway.checks.look import Look
 from gateway.checks.run import EX_CONFIG, everything, run
+from gateway.cli import app
 from gateway.journal import Journal
 from gateway.settings import load
 from provisioning.pki import Authority
@@ -95,6 +97,27 @@ def test_what_is_in_order_ends_with_nothing(place: Place) -> None:
     assert run(place.folder / "hq.toml", connect=False, as_json=False, say=said.append) == 0
     assert any(line.startswith("✓ hq.toml:4 message key: for children's settings: 04") for line in said)
     assert not list(place.folder.glob("state*")), "a check changes nothing"
+
+
+def test_sealed_keys_are_in_order_with_their_passphrase_alone(place: Place) -> None:
+    secret = place.folder / "secret"
+    secret.write_text("a passphrase that a machine made")
+    secret.chmod(0o600)
+    place.set("key_file", '"secret"')
+    place.found()
+    sealed = CliRunner().invoke(app, ["keys", "seal", "--config", str(place.folder / "hq.toml")])
+    assert sealed.exit_code == 0, sealed.output
+    assert [one for one in place.found() if one.grade != "good" and one.what != "clock"] == []
+    (parent,) = (one for one in place.found(connect=True) if one.what == "parent ministry")
+    assert "does not answer" in parent.text, "the keys were opened"
+    secret.write_text("another passphrase of a machine")
+    told = {one.what: one.text for one in place.found() if one.grade == "mistake"}
+    assert set(told) == {"key", "message key"}
+    assert all("was sealed under another one" in text for text in told.values())
+    secret.chmod(0o644)
+    told = {one.what: one.text for one in place.found() if one.grade == "mistake"}
+    assert "chmod 600" in told["passphrase of the keys"]
+    assert "no passphrase is set" in told["key"]
 
 
 def other_key(place: Place) -> None:
