@@ -95,6 +95,7 @@ class Hazards:
         """Ends a machine after so many more operations, or a second later; starts it again, with its disk or without."""
         if not machine.running:
             return
+        for_ms = max(for_ms, 1_000) if wipe else for_ms  # nobody changes a disk within a second
         self._begins(
             f"{machine.name} dies after {operations} operations{', with its disk' if wipe else ''}", for_ms + 1
         )

@@ -84,6 +84,7 @@ class Station(Machine):
         self.slow_ms = 15  # how long a commit takes, at most
         self.skew_ms = 0  # of its UTC
         self.disk_fails = False  # and nothing can be committed
+        self.unwritten = 0  # a boot number that could not be; here none is given again within the same second
         self.reported: set[str] = set()  # silent children that this life told of
         self.settings = SimpleNamespace(
             station=name,
