@@ -275,7 +275,7 @@ STEPS = (State.ACKNOWLEDGED, State.RESPONDING, State.ON_SCENE, State.CLOSED)
 def _short(engine: Engine) -> World:
     """One or two presses, a few faults around them, then peace."""
     chance = engine.chance
-    world = World(engine, 1 if chance.random() < 0.8 else 2, 1, chance.choice((0, 0, 0, 1, 2)))
+    world = World(engine, 1 if chance.random() < 0.85 else 2, 1, chance.choice((0, 0, 0, 0, 0, 0, 1, 1, 2)))
     world.start()
     hazards = Hazards(engine, world)
     pressed_ms = chance.randrange(3_000)
