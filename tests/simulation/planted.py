@@ -16,6 +16,7 @@ from firmware.outbox import Outbox
 from firmware.window import Window
 from gateway.exchange import Exchange
 from gateway.ingest import Judge
+from gateway.passing import Passing
 from gateway.relay import Outgoing
 from gateway.supervision import Supervision, Verdict
 from gateway.uplink import Uplink
@@ -167,6 +168,10 @@ def _believes_replays(heard: Any) -> Any:
     return believing
 
 
+def _thins_out(passes: Any) -> Any:
+    return lambda self, child, message, now_ms, **_: passes(self, child, message, now_ms, afresh=False)
+
+
 def _any_step(_check: Any) -> Any:
     return lambda *_: None
 
@@ -291,6 +296,14 @@ PLANTED = (
     Planted("never back", "a child that is back stays reported", Supervision, "heard", _hears_the_past, "watch"),
     Planted(
         "replay believed", "a recorded heartbeat is a sign of life", Supervision, "heard", _believes_replays, "watch"
+    ),
+    Planted(
+        "relay thins out again",
+        "a new connection's heartbeat, and what a station below chose, waits its turn",
+        Passing,
+        "passes",
+        _thins_out,
+        "watch",
     ),
     Planted("any step", "an incident moves backwards", records, "check_step", _any_step),
     Planted("torn write", "a record is written in place", Flash, "write", _writes_in_place),

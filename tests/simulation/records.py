@@ -85,9 +85,10 @@ class Journal:
 
     def next_boot(self) -> int:
         """The station's next boot number."""
-        boot = max(self.records.boot + 1, self._station.utc_ms() // 1000)
+        boot = max(self.records.boot + 1, self._station.utc_ms() // 1000, self._station.unwritten + 1)
         if self._station.disk_fails:
             self.trouble = "the disk fails"
+            self._station.unwritten = boot
             self.later(lambda _: setattr(self.records, "boot", boot))
         else:
             self.records.boot = boot

@@ -95,6 +95,7 @@ class Hazards:
         """Ends a machine after so many more operations, or a second later; starts it again, with its disk or without."""
         if not machine.running:
             return
+        for_ms = max(for_ms, 1_000) if wipe else for_ms  # nobody changes a disk within a second
         self._begins(
             f"{machine.name} dies after {operations} operations{', with its disk' if wipe else ''}", for_ms + 1
         )
@@ -274,7 +275,7 @@ STEPS = (State.ACKNOWLEDGED, State.RESPONDING, State.ON_SCENE, State.CLOSED)
 def _short(engine: Engine) -> World:
     """One or two presses, a few faults around them, then peace."""
     chance = engine.chance
-    world = World(engine, 1 if chance.random() < 0.8 else 2, 1, chance.choice((0, 0, 0, 1, 2)))
+    world = World(engine, 1 if chance.random() < 0.85 else 2, 1, chance.choice((0, 0, 0, 0, 0, 0, 1, 1, 2)))
     world.start()
     hazards = Hazards(engine, world)
     pressed_ms = chance.randrange(3_000)

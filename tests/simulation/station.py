@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from firmware import wire
 from gateway import link
+from gateway import uplink as uplink_module
 from gateway.desk import Link
 from gateway.exchange import Exchange
 from gateway.refusals import Refusals
@@ -54,6 +56,13 @@ class Notices:
         pass
 
 
+class NoThreads:
+    """In the place of threading, whose locks and threads cost time and are of no use here."""
+
+    RLock = contextlib.nullcontext
+    Event = Thread = staticmethod(lambda **_: None)
+
+
 class Bell:
     """In the place of the uplink's threading.Event: lets its next turn come."""
 
@@ -84,6 +93,7 @@ class Station(Machine):
         self.slow_ms = 15  # how long a commit takes, at most
         self.skew_ms = 0  # of its UTC
         self.disk_fails = False  # and nothing can be committed
+        self.unwritten = 0  # a boot number that could not be; here none is given again within the same second
         self.reported: set[str] = set()  # silent children that this life told of
         self.settings = SimpleNamespace(
             station=name,
@@ -174,6 +184,7 @@ class Station(Machine):
 
     def _uplink(self, above: Above) -> Uplink:
         real, link.Line = link.Line, Line  # type: ignore[assignment]
+        threads, uplink_module.threading = uplink_module.threading, NoThreads  # type: ignore[assignment]
         try:
             parent: Any = SimpleNamespace(id=above.name, ways=[], return_s=60)
             uplink = Uplink(
@@ -189,7 +200,7 @@ class Station(Machine):
                 self,  # type: ignore[arg-type]
             )
         finally:
-            link.Line = real
+            link.Line, uplink_module.threading = real, threads
 
         def client() -> Any:
             held, link.client = link.client, lambda *_, **__: Client(self, above.broker, above.way, self.name, 4_000)
