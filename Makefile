@@ -32,7 +32,7 @@ format: setup-test ## put the code into the house style
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-bench: setup-test ## measure; ONLY=backlog measures one part, ARGS=--write writes docs/benchmarks.md
+bench: setup-test ## measure; ONLY=backlog or throughput measures one part, ARGS=--write writes docs/benchmarks.md
 	@exec $(RUN) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 simulate: setup-test ## the whole system under simulated faults: SCHEDULES=100000 SEED=0; one of them in words: STORY=n

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo.world import HQ, PROJECT, World, micropython
-from tests.bench import backlog
+from tests.bench import backlog, throughput
 from tests.bench.floors import PAUSE_S, Floors
 from tests.bench.peer import Peer, mosquitto
 from tests.bench.pipeline import Pipeline
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PRESSES = 500
 BLOCKS = 10
-ONLY = ("press", "backlog")
+ONLY = ("press", "backlog", "throughput")
 PAGE = PROJECT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- written by tests.bench --write -->", "<!-- end of what tests.bench writes -->"
 DEVICE = "clifton-gate"
@@ -159,6 +159,7 @@ def main() -> int:
     parser.add_argument("--presses", type=int, default=PRESSES, help=f"through each pipeline, by default {PRESSES}")
     parser.add_argument("--only", choices=ONLY, help="one part alone; its last line is JSON")
     parser.add_argument("--events", type=int, default=1_000_000, help="of the backlog, by default 1,000,000")
+    parser.add_argument("--alarms", type=int, default=8_000, help="of a block of the throughput, by default 8,000")
     parser.add_argument("--write", action="store_true", help=f"put the result into {PAGE.relative_to(PROJECT)} too")
     arguments = parser.parse_args()
     if arguments.presses < 1:
@@ -168,6 +169,12 @@ def main() -> int:
     try:
         if arguments.only == "backlog":
             said = backlog.measure(arguments.events, arguments.presses, say)
+            sys.stdout.write(
+                json.dumps({**said, "machine": machine() + f"{load:.1f} and {os.getloadavg()[0]:.1f}"}) + "\n"
+            )
+            return 0
+        if arguments.only == "throughput":
+            said = throughput.measure(arguments.alarms, say)
             sys.stdout.write(
                 json.dumps({**said, "machine": machine() + f"{load:.1f} and {os.getloadavg()[0]:.1f}"}) + "\n"
             )
