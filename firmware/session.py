@@ -223,9 +223,11 @@ class Session:
 
     async def _look(self, broker) -> None:
         """Whether the preferred station takes connections again; if so, on to it."""
-        is_back = await answers(self._address(broker[0]), broker[1], LOOK_FOR_MS)
+        try:
+            is_back = await answers(self._address(broker[0]), broker[1], LOOK_FOR_MS) and not self.urgent
+        except OSError:  # its name can't be looked up
+            is_back = False
         self._looker = None
-        is_back = is_back and not self.urgent
         self._route.looked(is_back)
         if is_back:
             self._end("the preferred station is back")

@@ -112,7 +112,6 @@ class Exchange:
         )
         self._routes: dict[str, str] = {}
         self._answered: dict[str, int] = {}
-        self._spared: dict[str, dict[str, int]] = {}  # whose silence is no event, by the parent who said so
         self.commands = Commands(settings.station, journal, registry, self._send_command)
         self._dirty: set[str] = set()
         self._unkept: set[Identity] = set()  # in memory only while the journal can't be written
@@ -198,7 +197,7 @@ class Exchange:
         if not self._take_on(arrival.identity):
             if alarm:
                 self.offer(entry)
-            done()  # a repeat: the broker and the sender still hold the first one, which waits for the disk
+            done()  # a repeat: the first one waits for the disk, and its sender still holds it
             return
         offered = alarm and self.offer(entry)
 
@@ -353,6 +352,8 @@ class Exchange:
             return
         if arrival.vouched:  # its key is its own headquarters'
             return
+        if self._journal.trouble is not None:  # a press could not be kept: nobody is told that all is well
+            return
         if not (station or arrival.framed) and now - self._answered.get(source, -ANSWER_MS) < ANSWER_MS:
             return
         self._answered[source] = now
@@ -371,13 +372,12 @@ class Exchange:
         return {wire.MAINTAINED: maintenance.told(ends_ms, self.clock.utc_ms())}
 
     def _spare(self, parent: str, told: list[list[Any]]) -> None:
-        """A parent's answer says whose silence is no event for now."""
+        """The answer of the buttons' headquarters says whose silence is no event for now."""
+        if parent != self.settings.headquarters:
+            return
         now = self.clock.monotonic_ms()
-        self._spared[parent] = {child: now + 1000 * seconds for child, seconds in told}
         with self.watch_lock:
-            self.supervision.maintained = {
-                child: until_ms for spared in self._spared.values() for child, until_ms in spared.items()
-            }
+            self.supervision.maintained = {child: now + 1000 * seconds for child, seconds in told}
 
     def load_maintenance(self) -> None:
         """Takes from the database who is under maintenance."""

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 EX_IOERR = 74
 RETRY_S = 1.0  # in trouble
-IDLE_S = 10.0  # without anything to write: then the disk is tried
+IDLE_S = 10.0  # after so long the disk is tried, whether there is anything to write or not
 RECORD = 100  # kind of an entry that is an event for the journal's sake only: no page lists it
 RECORDS = {wire.CHECKPOINT, wire.REGISTRY_ENTRY}
 CHECKPOINT_ENTRIES = 1_000
@@ -162,6 +162,7 @@ class Journal:
         self._head: tuple[int, bytes] | None = None  # the newest entry and its chain, within a transaction
         self._news = 0  # entries since the last checkpoint, but for those that tell of checkpoints
         self._sealed_at = time.monotonic()
+        self._tried_at = time.monotonic()
         self._unwritten: list[Checkpoint] = []
         self.measured: Callable[[float], None] = lambda _seconds: None  # called with the length of each transaction
 
@@ -331,8 +332,10 @@ class Journal:
                         refused.append((job, error))
                 if self._sealer and self._is_due(closing=closing):
                     sealed = self._checkpoint(self._connection, self._sealer)
-                elif not jobs or self.trouble is not None:  # what changes nothing proves nothing of the disk
+                elif not jobs or self.trouble is not None or began - self._tried_at > IDLE_S:
+                    # What changes nothing proves nothing of the disk.
                     database.upsert(self._connection, schema.station, {"key": "tried", "value": ""}, ["key"])
+                    self._tried_at = began
         except BaseException:
             self._news = fresh
             raise

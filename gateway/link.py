@@ -48,11 +48,19 @@ class Client(mqtt.Client):
     """
 
     beat_ms = 0
+    _gap_ms = 0
     trust: ssl.SSLContext
 
     def beat(self, *_: object) -> None:
         """Its thread runs."""
-        self.beat_ms = time.monotonic_ns() // 1_000_000
+        now = _now_ms()
+        self._gap_ms = max(self._gap_ms, now - self.beat_ms)
+        self.beat_ms = now
+
+    def gap_ms(self, now_ms: int) -> int:
+        """The longest time without a beat since this was last asked."""
+        gap_ms, self._gap_ms = max(self._gap_ms, now_ms - self.beat_ms), 0
+        return gap_ms
 
     def loop_misc(self) -> MQTTErrorCode:
         """What paho's thread does once a second while it is connected, and a beat."""

@@ -67,10 +67,10 @@ class Registry:
                 self._watch.rollback()
             if version == self._version:
                 return False
-            self._version = version
             with self._readers.connect() as connection:
                 rows = connection.execute(entries.EVERYONE).mappings().all()
                 sites = {site.id: site for site in sitebook.every(connection)}
+            self._version = version
             children = {}
             for row in rows:
                 place = None

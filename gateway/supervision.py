@@ -144,13 +144,13 @@ class Supervision:
         for behind in self._behind.values():
             behind.intersection_update(keep)
 
-    def excuse(self, late_ms: int) -> None:
-        """This station itself stood still for `late_ms`: that time counts against nobody."""
+    def excuse(self, late_ms: int, now_ms: int) -> None:
+        """This station itself stood still for `late_ms` until now: that time counts against nobody."""
         for watched in self.children.values():
             watched.known_ms += late_ms
-            watched.signed_ms += late_ms
+            watched.signed_ms = min(now_ms, watched.signed_ms + late_ms)
             if watched.last_ms is not None:
-                watched.last_ms += late_ms
+                watched.last_ms = min(now_ms, watched.last_ms + late_ms)
             if watched.gone_ms is not None:
                 watched.gone_ms += late_ms
             if watched.base is not None:

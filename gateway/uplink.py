@@ -283,6 +283,8 @@ class Uplink:
         here = self._seal({**client.user_data_get(), wire.STATE: 1})
         client.publish(f"tocsin/1/{self._station}/presence", here, 1, retain=True)
         with self._lock:
+            if self._line.client is not client:  # it fell meanwhile, or another one stands
+                return
             self.connected = True
             self._passing.connected()
             self._outgoing.reconnected()
@@ -291,8 +293,8 @@ class Uplink:
 
     def _disconnected(self) -> None:
         with self._lock:
-            was, self.connected = self.connected, False
-        if was:
+            was, self.connected = self.connected, self._line.client is not None  # the next one may stand already
+        if was and not self.connected:
             self._on_link(self.parent.id, False)
 
     def _message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from demo.process import wait_until
-from demo.world import SITE, World
+from demo.world import HQ, SITE, World
 from firmware import wire
 from gateway.exchange import Exchange
 from gateway.ingest import Arrival
-from gateway.journal import Journal
+from gateway.journal import Journal, Trouble
 from gateway.notice import NoticeBoard
 from gateway.refusals import Refusals
 from gateway.registry import Registry
 from gateway.settings import load
+from gateway.uplink import Uplink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,3 +171,65 @@ def test_a_heartbeat_that_a_station_below_passed_on_goes_on_to_every_parent(benc
             hops = [] if station == child else [[station, 1]]
             bench.exchange._heartbeat(Arrival(wire.HEARTBEAT, station, child, message, b"", hops), b"")
     assert passed == [("b1", True), ("b1", True), ("b2", False), ("b2", False)]
+
+
+@pytest.fixture
+def headquarters(store: Path | str) -> Iterator[tuple[Exchange, list[Any]]]:
+    """Headquarters' exchange that knows one button, and what it sent down."""
+    world = World(buttons=())
+    registry = MagicMock()
+    registry.key_of.return_value = registry.receipt_key_of.return_value = bytes(32)
+    registry.is_station.return_value = registry.is_vouched.return_value = registry.is_pending.return_value = False
+    journal = Journal(store, [])
+    made = Exchange(load(world.folder / f"{HQ}.toml"), journal, registry, Refusals(), NoticeBoard(), 1)
+    sent: list[Any] = []
+    made.send_down = lambda topic, payload: sent.append((topic, payload))
+    journal.start()
+    try:
+        yield made, sent
+    finally:
+        journal.stop()
+        world.close()
+
+
+def test_headquarters_that_can_keep_no_press_tells_no_button_that_all_is_well(
+    headquarters: tuple[Exchange, list[Any]],
+) -> None:
+    exchange, sent = headquarters
+
+    def beat(seq: int) -> None:
+        message = {wire.KIND: wire.HEARTBEAT, wire.BOOT: 1, wire.SEQ: seq, wire.UPTIME: 20_000 * seq}
+        exchange.arrived("tocsin/1/b1/heartbeat", wire.seal(message, "b1", bytes(32)), lambda: None)
+
+    beat(1)
+    assert len(sent) == 1
+    exchange._answered.clear()
+    exchange._journal.trouble = Trouble("the disk is full", time.monotonic())
+    beat(2)
+    assert len(sent) == 1
+    exchange._journal.trouble = None
+    beat(3)
+    assert len(sent) == 2
+
+
+def test_nobody_above_headquarters_says_whose_silence_is_no_event(headquarters: tuple[Exchange, list[Any]]) -> None:
+    exchange, _ = headquarters
+    exchange.supervision.maintained = {"b1": 60_000}
+    answer = {wire.KIND: wire.RECEIPT, wire.BOOT: 1, wire.SEQ: 1, wire.STAGE: wire.AT_HQ, wire.DEVICE: HQ}
+    exchange.receipted("ministry", [({**answer, wire.MAINTAINED: []}, b"")])
+    assert exchange.supervision.maintained == {"b1": 60_000}
+
+
+def test_a_line_that_fell_late_does_not_take_down_the_one_that_stands() -> None:
+    told: list[bool] = []
+    uplink = Uplink.__new__(Uplink)
+    uplink.parent = SimpleNamespace(id="hq")  # type: ignore[assignment]
+    uplink._lock = threading.RLock()
+    uplink._on_link = lambda _parent, up: told.append(up)
+    uplink._line = SimpleNamespace(client=object())  # type: ignore[assignment]
+    uplink.connected = True
+    uplink._disconnected()
+    assert (uplink.connected, told) == (True, [])
+    uplink._line.client = None
+    uplink._disconnected()
+    assert (uplink.connected, told) == (False, [False])

@@ -371,10 +371,17 @@ def test_after_a_maintenance_the_station_below_speaks_first() -> None:
 def test_a_station_that_stood_still_itself_blames_nobody() -> None:
     supervision = watched("b1", "b2", "b3")
     supervision.heard("b1", 1, 2, 1_000, 1_000)
-    supervision.excuse(60_000)
+    supervision.excuse(60_000, 61_000)
     assert supervision.due(62_000) == []
     assert supervision.heard("b1", 1, 3, 6_000, 66_000) is Verdict.FRESH
     assert {silence.child for _, silence in look(supervision, 62_000, 90_000)} == {"b1", "b2", "b3"}
+
+
+def test_a_child_that_was_heard_while_the_station_stood_still_is_not_taken_to_be_heard_later() -> None:
+    supervision = watched("b1")
+    supervision.heard("b1", 1, 2, 60_000, 60_500)
+    supervision.excuse(60_000, 61_000)
+    assert [silence.child for _, silence in look(supervision, 61_000, 61_000 + 19_500)] == ["b1"]
 
 
 # ---------------------------------------------------------------------------------------------- a bad link

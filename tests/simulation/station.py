@@ -243,7 +243,7 @@ class Station(Machine):
         self.engine.post(self, self.tick_ms, self._tick)
         stood_still_ms, self._ticked_ms = now - self._ticked_ms, now
         if stood_still_ms > STOOD_STILL_MS:
-            supervision.excuse(stood_still_ms)
+            supervision.excuse(stood_still_ms, now)
         found = supervision.due(now, broker_up=self._broker_up)
         if found:
             self.exchange.silent(found)
