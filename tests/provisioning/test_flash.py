@@ -35,7 +35,7 @@ def held(**of_the_chip):
 
 
 def children():
-    """Processes started by this one that are still there."""
+    """Programs of the chip's maker that this process started and that are still there."""
     me = str(os.getpid())
     found = []
     for entry in os.listdir("/proc"):
@@ -43,9 +43,11 @@ def children():
             try:
                 with open(f"/proc/{entry}/stat") as file:
                     fields = file.read().rpartition(")")[2].split()
+                with open(f"/proc/{entry}/cmdline") as file:
+                    is_esptool = "esptool" in file.read()
             except OSError:
                 continue
-            if fields[1] == me and fields[0] != "Z":
+            if fields[1] == me and fields[0] != "Z" and is_esptool:
                 found.append(entry)
     return found
 
