@@ -42,7 +42,7 @@ Url = Annotated[str, AfterValidator(_url)]
 class Broker(Part):
     """Where a button connects to. name: what the broker's certificate must be for, most often the station's id."""
 
-    address: Annotated[str, Field(min_length=1, max_length=4)]
+    address: Annotated[str, Field(min_length=1)]
     port: Port = 8883
     name: Id
 
@@ -78,7 +78,7 @@ class Site(Part):
     wifi: tuple[Annotated[str, AfterValidator(_network)], ...] = ()
     revocation_urls: tuple[Url, ...] = ()
     hq: Headquarters
-    brokers: Annotated[tuple[Broker, ...], Field(min_length=1)]
+    brokers: Annotated[tuple[Broker, ...], Field(min_length=1, max_length=4)]
     entrances: tuple[Entrance, ...] = ()
 
     @model_validator(mode="after")
