@@ -32,8 +32,8 @@ format: setup-test ## put the code into the house style
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-bench: setup-test ## measure, and write docs/benchmarks.md
-	@exec $(RUN) -m tests.bench $(ARGS)
+bench: setup-test ## measure press to light, ARGS=--write into docs/benchmarks.md; ONLY=throughput: alarms a second
+	@exec $(RUN) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 screenshots: setup-test ## make the README's pictures again
 	@exec $(RUN) -m tests.browser.screenshots

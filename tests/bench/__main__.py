@@ -6,6 +6,7 @@ One run measures everything, in blocks that take turns, so that whatever else th
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import platform
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from demo.world import HQ, PROJECT, World, micropython
+from tests.bench import throughput
 from tests.bench.floors import PAUSE_S, Floors
 from tests.bench.peer import Peer, mosquitto
 from tests.bench.pipeline import Pipeline
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 PRESSES = 500
 BLOCKS = 10
+ONLY = ("press", "throughput")
 PAGE = PROJECT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- written by tests.bench --write -->", "<!-- end of what tests.bench writes -->"
 DEVICE = "clifton-gate"
@@ -154,6 +157,8 @@ def main() -> int:
     """Measures, prints, and keeps the result if asked; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--presses", type=int, default=PRESSES, help=f"through each pipeline, by default {PRESSES}")
+    parser.add_argument("--only", choices=ONLY, default="press", help="which part; throughput ends with a line of JSON")
+    parser.add_argument("--alarms", type=int, default=8_000, help="of a block of the throughput, by default 8,000")
     parser.add_argument("--write", action="store_true", help=f"put the result into {PAGE.relative_to(PROJECT)} too")
     arguments = parser.parse_args()
     if arguments.presses < 1:
@@ -161,6 +166,12 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     load = os.getloadavg()[0]
     try:
+        if arguments.only == "throughput":
+            said = throughput.measure(arguments.alarms, say)
+            sys.stdout.write(
+                json.dumps({**said, "machine": f"{machine()}{load:.1f} and {os.getloadavg()[0]:.1f}"}) + "\n"
+            )
+            return 0
         measured = measure(arguments.presses)
     except (TimeoutError, RuntimeError) as error:
         say(str(error))
