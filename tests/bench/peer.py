@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 
 DEVICE = "peer-gate"
 PROBE = "bench/probe"
+LISTENER = """\
+listener {port} 127.0.0.1
+cafile {folder}/ca.pem
+certfile {folder}/cert.pem
+keyfile {folder}/key.pem
+tls_version tlsv1.2
+require_certificate true
+use_identity_as_username true
+allow_anonymous false
+"""
 _BROKER = """\
 persistence true
 persistence_location {folder}/
@@ -31,14 +41,6 @@ max_queued_messages 10000
 log_dest stderr
 log_type error
 log_type warning
-listener {port} 127.0.0.1
-cafile {folder}/ca.pem
-certfile {folder}/cert.pem
-keyfile {folder}/key.pem
-tls_version tlsv1.2
-require_certificate true
-use_identity_as_username true
-allow_anonymous false
 """
 _BRIDGE = """\
 connection site-to-hq
@@ -80,7 +82,9 @@ class Peer:
         user = pwd.getpwuid(os.geteuid()).pw_name
         for name, port, bridge in (("localhost", self.hq_port, ""), ("peer-site", self.site_port, _BRIDGE)):
             folder = self.folder / name
-            text = (_BROKER + bridge).format(folder=folder, user=user, port=port, hq_port=self.hq_port, probe=PROBE)
+            text = (_BROKER + LISTENER + bridge).format(
+                folder=folder, user=user, port=port, hq_port=self.hq_port, probe=PROBE
+            )
             (folder / "mosquitto.conf").write_text(text, encoding="utf-8")
         receipts = {"hq": HQ, "device": DEVICE, "key": world.key_of(DEVICE).hex()}
         (self.folder / "receipts.json").write_text(json.dumps(receipts), encoding="utf-8")

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from demo.process import Keeper, Process, wait_until
 from demo.world import HQ, PROJECT, World, free_ports
 from firmware import mqtt, wire
-from tests.bench.peer import mosquitto
+from tests.bench.peer import LISTENER, mosquitto
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,14 +38,6 @@ set_tcp_nodelay true
 max_queued_messages 100000
 max_inflight_messages 1000
 log_type error
-listener {port} 127.0.0.1
-cafile {folder}/ca.pem
-certfile {folder}/cert.pem
-keyfile {folder}/key.pem
-tls_version tlsv1.2
-require_certificate true
-use_identity_as_username true
-allow_anonymous false
 """
 
 
@@ -200,7 +192,7 @@ class _Peers:
             (folder / "keys.json").write_text(json.dumps({one: world.key_of(one).hex() for one in names}))
             (port,) = free_ports(1)
             user = pwd.getpwuid(os.geteuid()).pw_name
-            (folder / "mosquitto.conf").write_text(_BROKER.format(folder=folder, port=port, user=user))
+            (folder / "mosquitto.conf").write_text((_BROKER + LISTENER).format(folder=folder, port=port, user=user))
             broker = Process(
                 f"broker {kind}",
                 [mosquitto(), "-c", str(folder / "mosquitto.conf")],

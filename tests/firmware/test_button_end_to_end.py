@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import subprocess
 import time
 from typing import TYPE_CHECKING
@@ -288,3 +289,36 @@ def test_a_bad_identity_ends_in_one_sentence_and_a_crash_leaves_its_trace(bench:
         while message[wire.CODE] != wire.FAULTED:
             message = post.until("event")
     assert message[wire.DETAIL] == "after 5 s: KeyError: 'x'"
+
+
+def test_every_lamp_and_the_sounder_are_tried_once_after_power_came(bench: Bench, peer: Peer) -> None:
+    bench.post(peer, "b-lamps")
+    with bench.button("b-lamps") as button:
+        for colour in ("red", "amber", "green", "off"):
+            button.until("led", colour)
+        button.until("sounder", True)
+        button.until("sounder", False)
+
+
+@pytest.mark.parametrize(("signal", "tones"), [("audible", 2), ("visible", 0), ("silent", 0)])
+def test_only_an_audible_button_counts_headquarters_receipt_in_tones(
+    bench: Bench, peer: Peer, signal: str, tones: int
+) -> None:
+    device = f"b-{signal}"
+    post = bench.post(peer, device)
+    path = bench.folder / device / "settings.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "signal": signal}))
+    with bench.button(device) as button:
+        button.until_light("unsupervised")
+        number = button.press()
+        post.until("alarm")
+        button.until("loop", {"pressed": False})
+        post.receipt(number, wire.AT_HQ)
+        button.until_light("at_hq")
+        heard = 0
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):
+                line = button._came.get(timeout=0.1)
+                heard += line is not None and line.get("sounder") is True
+        assert heard == tones
