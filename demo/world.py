@@ -263,7 +263,10 @@ class World:
 
     def key_of(self, child: str) -> bytes:
         """The message key between a child and headquarters."""
-        point = keys.point(self.identities[child].certificate.public_key())
+        return self.shared(child, keys.point(self.identities[child].certificate.public_key()))
+
+    def shared(self, child: str, point: bytes) -> bytes:
+        """The same for a child that has only a public key."""
         return keys.between(self._hq_message_key, point, child=child, parent=HQ)
 
     # ------------------------------------------------------------------------------------- life
