@@ -32,8 +32,8 @@ format: setup-test ## put the code into the house style
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-bench: setup-test ## measure; ONLY=backlog or throughput measures one part, ARGS=--write writes docs/benchmarks.md
-	@exec $(RUN) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+bench: setup-test ## measure; ONLY=heartbeats, growth, journal, backlog or throughput: one part; ARGS=--write writes docs/benchmarks.md
+	@exec $(RUN) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
 
 simulate: setup-test ## the whole system under simulated faults: SCHEDULES=100000 SEED=0; one of them in words: STORY=n
 	@exec $(RUN) -m tests.simulation $(if $(STORY),--story --seed $(STORY),--schedules $(or $(SCHEDULES),100000) --seed $(or $(SEED),0))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from demo.world import HQ, PROJECT, World, micropython
-from tests.bench import backlog, journal, throughput
+from tests.bench import backlog, growth, heartbeats, journal, throughput
 from tests.bench.floors import PAUSE_S, Floors
 from tests.bench.peer import Peer, mosquitto
 from tests.bench.pipeline import Pipeline
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 PRESSES = 500
 BLOCKS = 10
-ONLY = ("press", "backlog", "journal", "throughput")
+ONLY = ("press", "backlog", "growth", "heartbeats", "journal", "throughput")
 EVENTS = {"backlog": 1_000_000, "journal": 10_000_000}
 PAGE = PROJECT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- written by tests.bench --write -->", "<!-- end of what tests.bench writes -->"
@@ -157,6 +157,10 @@ def part(arguments: argparse.Namespace) -> dict[str, Any]:
         return backlog.measure(events, arguments.presses, say)
     if arguments.only == "journal":
         return journal.measure(events, say)
+    if arguments.only == "heartbeats":
+        return heartbeats.measure(arguments.heartbeats, say)
+    if arguments.only == "growth":
+        return growth.measure(arguments.seconds, say, arguments.buttons)
     return throughput.measure(arguments.alarms, say)
 
 
@@ -171,6 +175,11 @@ def main() -> int:
     parser.add_argument("--only", choices=ONLY, help="one part alone; its last line is JSON")
     parser.add_argument("--events", type=int, help="of the backlog, by default 1,000,000; of the journal, 10,000,000")
     parser.add_argument("--alarms", type=int, default=8_000, help="of a block of the throughput, by default 8,000")
+    parser.add_argument("--heartbeats", type=int, default=50_000, help="of a block, by default 50,000")
+    parser.add_argument("--seconds", type=float, default=60, help="of each slice of the growth, by default 60")
+    parser.add_argument(
+        "--buttons", type=int, nargs="+", default=growth.SIZES, help="of the growth, by default 100 1000 10000"
+    )
     parser.add_argument("--write", action="store_true", help=f"put the result into {PAGE.relative_to(PROJECT)} too")
     arguments = parser.parse_args()
     if arguments.presses < 1:

@@ -125,7 +125,7 @@ class Headquarters:
             alarms,
         )
         database.executemany(
-            'INSERT INTO steps (incident, state, at_ms, "by", note, outcome) VALUES (?, ?, ?, \'bench\', \'\', ?)', steps
+            "INSERT INTO steps (incident, state, at_ms, \"by\", note, outcome) VALUES (?, ?, ?, 'bench', '', ?)", steps
         )
         database.executemany(
             'INSERT INTO checkpoints (position, cut, chain, "count", at_ms, signature) VALUES (?, 0, ?, ?, ?, ?)',
