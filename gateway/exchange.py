@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 ANSWER_MS = 9_000  # a button of headquarters' own is answered about this often; stations, and what they pass on, always
 NAMED_ROOM = 640  # bytes of the ids in one event
 CLOCK_SAMPLES = 12
+HELD = 100  # messages that the broker keeps for a journal in trouble: half of its window stays free for alarms
+EVENTS_UNKEPT, ALARMS_UNKEPT = 100, 1_000  # so many may wait for a journal in trouble; more are left to who sent them
 MOST_WAITING = (
     20_000  # writes, while the journal can't be written; what comes from children is bounded by their brokers
 )
@@ -115,6 +117,8 @@ class Exchange:
         self.commands = Commands(settings.station, journal, registry, self._send_command)
         self._dirty: set[str] = set()
         self._unkept: set[Identity] = set()  # in memory only while the journal can't be written
+        self._held: dict[int, Callable[[], None]] = {}  # what the broker may not forget yet
+        self._tickets = itertools.count()
 
     def next_identity(self) -> tuple[int, int]:
         """(boot, seq) for a message of the station's own."""
@@ -194,11 +198,13 @@ class Exchange:
             via=arrival.child,
             age_ms=arrival.message[wire.AGE],
         )
-        if not self._take_on(arrival.identity):
+        if not self._take_on(arrival.identity, alarm=alarm):
             if alarm:
                 self.offer(entry)
-            done()  # a repeat: the first one waits for the disk, and its sender still holds it
+            done()  # its sender still holds it
             return
+        ticket = next(self._tickets)
+        self._held[ticket] = done
         offered = alarm and self.offer(entry)
 
         def committed(kept: Kept) -> None:
@@ -206,7 +212,7 @@ class Exchange:
             stage = kept.stage if self._hq else wire.AT_GATEWAY
             if receipts is not None and not kept.conflict:
                 receipts.append((arrival.identity, stage))
-            done()
+            self._let_go(ticket)
             lasted_ms = self.clock.utc_ms() - entry.happened_at_ms
             logs.hop("committed", arrival.identity, alarm=alarm, number=kept.id, fresh=kept.fresh, since_ms=lasted_ms)
             if alarm and kept.fresh and entry.exact:
@@ -239,13 +245,26 @@ class Exchange:
 
         self._journal.later(keep, committed, alarm=alarm)
 
-    def _take_on(self, identity: tuple[str, int, int]) -> bool:
-        """Whether a message is to be journaled: a repeat of one that waits for a disk in trouble is not, so memory is bounded."""
+    def _take_on(self, identity: tuple[str, int, int], *, alarm: bool) -> bool:
+        """Whether a message is to be journaled. While the disk is in trouble a repeat is not, nor one too many: memory is bounded."""
         one = Identity(*identity)
         if self._journal.trouble is not None and one in self._unkept:
             return False
+        if len(self._unkept) >= (ALARMS_UNKEPT if alarm else EVENTS_UNKEPT) and self._journal.stuck:
+            return False
         self._unkept.add(one)
         return True
+
+    def relieve(self) -> None:
+        """Lets the broker forget what fills its window while nothing can be written, or later alarms would wait there unseen."""
+        if len(self._held) > HELD and self._journal.stuck:
+            for ticket in list(self._held)[:-HELD]:
+                self._let_go(ticket)
+
+    def _let_go(self, ticket: int) -> None:
+        done = self._held.pop(ticket, None)
+        if done is not None:  # else it was let go before
+            done()
 
     def offer(self, entry: Entry) -> bool:
         """Hands an entry to every parent. False: one had no room; offer an entry again that was not committed yet."""

@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 EX_IOERR = 74
 RETRY_S = 1.0  # in trouble
+STUCK_S = 1.0  # a write that waits for longer
 IDLE_S = 10.0  # after so long the disk is tried, whether there is anything to write or not
 RECORD = 100  # kind of an entry that is an event for the journal's sake only: no page lists it
 RECORDS = {wire.CHECKPOINT, wire.REGISTRY_ENTRY}
@@ -193,6 +194,11 @@ class Journal:
             oldest = [queue[0].since for queue in (self._alarms, self._others) if queue]
             oldest += [] if self._in_hand is None else [self._in_hand]
         return time.monotonic() - min(oldest) if oldest else 0.0
+
+    @property
+    def stuck(self) -> bool:
+        """Whether what comes now is not committed soon: the disk is in trouble, or does not answer."""
+        return self.trouble is not None or self.waiting_s > STUCK_S
 
     def put(self, entry: Entry, done: Callable[[Kept], None]) -> None:
         """Journals an entry; `done` is called on the writing thread after the commit."""

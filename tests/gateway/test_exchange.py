@@ -20,6 +20,7 @@ from gateway.notice import NoticeBoard
 from gateway.refusals import Refusals
 from gateway.registry import Registry
 from gateway.settings import load
+from gateway.station import Station
 from gateway.uplink import Uplink
 
 if TYPE_CHECKING:
@@ -71,6 +72,20 @@ def test_puback_and_receipt_come_after_the_commit_and_the_page_is_told(bench: Be
     wait_until(lambda: len(bench.story) == 2, 5, "what follows on the commit")
     assert bench.story == [("done", 1), ("tocsin/1/b1/receipt", wire.AT_GATEWAY)]
     assert "incidents" in waiting.wait(5)
+
+
+def test_half_of_the_brokers_window_is_let_go_when_the_disk_turns_out_to_be_in_trouble(bench: Bench) -> None:
+    for seq in range(1, 151):
+        bench.alarm(seq)
+    bench.exchange.relieve()
+    assert bench.story == []
+    bench.journal.trouble = Trouble("the disk is full", 0.0)
+    bench.exchange.relieve()
+    assert bench.story == [("done", 0)] * 50
+    bench.journal.trouble = None
+    bench.journal.start()
+    wait_until(lambda: len(bench.story) == 300, 20, "each is let go once, and receipted")
+    assert bench.rows() == 150
 
 
 def test_a_repeat_is_answered_and_changes_nothing(bench: Bench) -> None:
@@ -233,3 +248,22 @@ def test_a_line_that_fell_late_does_not_take_down_the_one_that_stands() -> None:
     uplink._line.client = None
     uplink._disconnected()
     assert (uplink.connected, told) == (False, [False])
+
+
+def test_an_acknowledgement_of_an_older_session_is_not_sent_in_the_next_one() -> None:
+    """The numbers begin anew with a broker that was started again: it would forget another message."""
+    world = World(buttons=())
+    station = Station(load(world.folder / f"{SITE}.toml"))
+    try:
+        client, done = MagicMock(), []
+        station.exchange.arrived = lambda _topic, _payload, settled: done.append(settled)  # type: ignore[method-assign]
+        station._message(client, None, SimpleNamespace(mid=7, qos=1, topic="t", payload=b""))  # type: ignore[arg-type]
+        station._message(client, None, SimpleNamespace(mid=8, qos=1, topic="t", payload=b""))  # type: ignore[arg-type]
+        done[0]()
+        station._disconnected()
+        done[1]()
+        assert [call.args for call in client.ack.call_args_list] == [(7, 1)]
+    finally:
+        station.registry.close()
+        station.journal.readers.dispose()
+        world.close()

@@ -83,6 +83,11 @@ class Journal:
         """Writes that wait."""
         return len(self._alarms) + len(self._others)
 
+    @property
+    def stuck(self) -> bool:
+        """Whether what comes now is not committed soon."""
+        return self.trouble is not None
+
     def next_boot(self) -> int:
         """The station's next boot number."""
         boot = max(self.records.boot + 1, self._station.utc_ms() // 1000, self._station.unwritten + 1)

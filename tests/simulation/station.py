@@ -244,6 +244,7 @@ class Station(Machine):
         stood_still_ms, self._ticked_ms = now - self._ticked_ms, now
         if stood_still_ms > STOOD_STILL_MS:
             supervision.excuse(stood_still_ms, now)
+        self.exchange.relieve()
         found = supervision.due(now, broker_up=self._broker_up)
         if found:
             self.exchange.silent(found)

@@ -11,6 +11,7 @@ from firmware import outbox, window, wire
 from firmware.button import BEATS, PROVED_MS
 from gateway import batch, relay
 from gateway.desk import NEXT_STEPS, Outcome, State, StepRefusedError, StorageError
+from gateway.exchange import EVENTS_UNKEPT
 from gateway.supervision import LATE_MS
 from gateway.vocabulary import MANY_NAMED, STAGES
 from tests.simulation.button import ButtonMachine
@@ -210,8 +211,9 @@ class World:
 
     def _must_hold(self, station: Station, envelope: wire.Envelope) -> None:
         number = (envelope.kid, envelope.message[wire.BOOT], envelope.message[wire.SEQ])
-        repeats = station.journal.trouble is not None and number in station.exchange._unkept
-        if not station.records.has(number) and not repeats:  # of a repeat, whoever sent it holds the first one
+        unkept = station.exchange._unkept
+        left = station.journal.trouble is not None and (number in unkept or len(unkept) >= EVENTS_UNKEPT)
+        if not station.records.has(number) and not left:  # what is left to who sent it comes again
             self.broken("no PUBACK before the commit", f"{station.name} acknowledges {number}")
 
     def committed(self, station: Station, entry: Entry) -> None:
