@@ -288,12 +288,13 @@ class Exchange:
         """What a station below says of its own children: at worst it makes us look twice."""
         code, subject = arrival.message.get(wire.CODE), arrival.message.get(wire.SUBJECT, "")
         detail = arrival.message.get(wire.DETAIL)
-        if code == wire.CHILD_SILENT:
-            self._learn_silent(arrival.source, [subject], 1, happened_at_ms)
-        elif code == wire.MANY_SILENT and isinstance(detail, dict):
-            named, count = detail.get(MANY_NAMED), detail.get(MANY_COUNT)
-            if isinstance(named, list) and isinstance(count, int):
-                self._learn_silent(arrival.source, named, count, happened_at_ms)
+        if code in {wire.CHILD_SILENT, wire.MANY_SILENT}:
+            silent, count = ([subject], 1) if code == wire.CHILD_SILENT else ([], 0)
+            if isinstance(detail, dict):  # of one child, the detail names those behind it
+                named, more = detail.get(MANY_NAMED), detail.get(MANY_COUNT)
+                if isinstance(named, list) and isinstance(more, int):
+                    silent, count = [*silent, *named], count + more
+            self._learn_silent(arrival.source, silent, count, happened_at_ms)
         elif code == wire.REFUSAL and isinstance(detail, dict):
             why, count = detail.get(REFUSAL_WHY), detail.get(REFUSAL_COUNT)
             if isinstance(why, str) and isinstance(count, int):
@@ -633,8 +634,8 @@ class Exchange:
             if silence.others:
                 self.event(wire.MANY_SILENT, self.settings.station, _many((*lost, *silence.behind), why))
                 continue
-            behind = f"; behind it: {', '.join(silence.behind)}" if silence.behind else ""
-            self.event(wire.CHILD_SILENT, silence.child, f"{why}{behind}"[:400])
+            told = _many(silence.behind, f"{why}; behind it") if silence.behind else why
+            self.event(wire.CHILD_SILENT, silence.child, told)
 
     def returned(self, found: Sequence[Return]) -> None:
         """Makes events of children that are heard again."""

@@ -271,6 +271,7 @@ class Journal:
             self.trouble = Trouble(found.why, time.monotonic())
             logger.critical("the journal can't be written: %s; alarms are passed on, nothing is promised", found.why)
             self.later(write)
+            time.sleep(max(0.0, min(1.0, boot + 1 - time.time())))  # a start within the same second would get it, too
         return boot
 
     # ------------------------------------------------------------------------------ the writing thread

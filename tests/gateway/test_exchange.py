@@ -13,14 +13,16 @@ import pytest
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Report
 from gateway.ingest import Arrival
 from gateway.journal import Journal, Trouble
 from gateway.notice import NoticeBoard
+from gateway.reception import _told
 from gateway.refusals import Refusals
 from gateway.registry import Registry
 from gateway.settings import load
 from gateway.station import Station
+from gateway.supervision import Silence
 from gateway.uplink import Uplink
 
 if TYPE_CHECKING:
@@ -233,6 +235,31 @@ def test_nobody_above_headquarters_says_whose_silence_is_no_event(headquarters: 
     answer = {wire.KIND: wire.RECEIPT, wire.BOOT: 1, wire.SEQ: 1, wire.STAGE: wire.AT_HQ, wire.DEVICE: HQ}
     exchange.receipted("ministry", [({**answer, wire.MAINTAINED: []}, b"")])
     assert exchange.supervision.maintained == {"b1": 60_000}
+
+
+def test_an_agency_does_not_report_again_whom_headquarters_told_with_their_gateway(
+    headquarters: tuple[Exchange, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, _ = headquarters
+    told: list[Any] = []
+    monkeypatch.setattr(exchange, "event", lambda *event: told.append(event))
+    exchange.silent([Silence("gw", "no heartbeat came", 18_000, ("b1", "b2"))])
+    ((code, subject, detail),) = told
+    assert _told(detail) == "no heartbeat came, silent for 18 s; behind it: b1, b2"
+    now = exchange.clock.monotonic_ms()
+    for child in ("gw", "b1", "b2", "b3"):
+        exchange.supervision.heard(child, 1, 1, 0, now, HQ)
+        exchange.reports[child] = Report(HQ, {}, 0)
+    event = {
+        wire.KIND: wire.EVENT,
+        wire.BOOT: 1,
+        wire.SEQ: 1,
+        wire.CODE: code,
+        wire.SUBJECT: subject,
+        wire.DETAIL: detail,
+    }
+    exchange._learn(Arrival(wire.EVENT, HQ, HQ, event, b"", []), exchange.clock.utc_ms())
+    assert {one.id for one in exchange.supervision.children.values() if one.reported} == {"gw", "b1", "b2"}
 
 
 def test_a_line_that_fell_late_does_not_take_down_the_one_that_stands() -> None:

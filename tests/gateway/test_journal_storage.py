@@ -277,6 +277,16 @@ def test_a_flood_of_events_while_the_disk_is_full_holds_up_no_alarm(site: Site) 
     site.hq.close_all()
 
 
+def test_two_starts_within_a_second_with_an_unwritable_disk_get_two_numbers(tmp_path: Path) -> None:
+    numbers = []
+    for _ in range(2):
+        journal = Journal(tmp_path / "station.db", [])
+        event.listen(journal._writer, "connect", lambda one, _: one.execute("PRAGMA query_only = ON"))
+        numbers.append(journal.next_boot())
+        journal.readers.dispose()
+    assert numbers[0] < numbers[1]
+
+
 def test_repeats_of_what_waits_for_the_disk_take_no_room() -> None:
     world = World(buttons=())
     bench = Bench(world, world.folder / "other.db")

@@ -228,9 +228,8 @@ class World:
         code, subject = entry.message[wire.CODE], entry.message.get(wire.SUBJECT)
         detail = entry.message.get(wire.DETAIL)
         if code in {wire.CHILD_SILENT, wire.MANY_SILENT}:
-            many = isinstance(detail, dict)
-            behind = [] if many else str(detail).rpartition("behind it: ")[2].split(", ")
-            lost = detail[MANY_NAMED] if many else [subject]
+            named = detail[MANY_NAMED] if isinstance(detail, dict) else []
+            lost, behind = ([subject], named) if code == wire.CHILD_SILENT else (named, [])
             if entry.source == station.name:
                 for child in lost:
                     self._reported(station, child)
