@@ -289,12 +289,12 @@ class Exchange:
         code, subject = arrival.message.get(wire.CODE), arrival.message.get(wire.SUBJECT, "")
         detail = arrival.message.get(wire.DETAIL)
         if code in {wire.CHILD_SILENT, wire.MANY_SILENT}:
-            silent, count = ([subject], 1) if code == wire.CHILD_SILENT else ([], 0)
+            silent, of = ([subject], 1) if code == wire.CHILD_SILENT else ([], 0)
             if isinstance(detail, dict):  # of one child, the detail names those behind it
-                named, more = detail.get(MANY_NAMED), detail.get(MANY_COUNT)
-                if isinstance(named, list) and isinstance(more, int):
-                    silent, count = [*silent, *named], count + more
-            self._learn_silent(arrival.source, silent, count, happened_at_ms)
+                named, many = detail.get(MANY_NAMED), detail.get(MANY_COUNT)
+                if isinstance(named, list) and isinstance(many, int):
+                    silent, of = [*silent, *named], of + many
+            self._learn_silent(arrival.source, silent, of, happened_at_ms)
         elif code == wire.REFUSAL and isinstance(detail, dict):
             why, count = detail.get(REFUSAL_WHY), detail.get(REFUSAL_COUNT)
             if isinstance(why, str) and isinstance(count, int):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -140,9 +142,9 @@ def _registry() -> None:
     )
 
 
-def _table(name: str, *columns: sa.schema.SchemaItem, **options: object) -> None:
+def _table(name: str, *columns: sa.schema.SchemaItem, **options: Any) -> None:
     op.create_table(name, *columns, if_not_exists=True, **options)
 
 
-def _index(name: str, table: str, columns: list[str], **options: object) -> None:
+def _index(name: str, table: str, columns: list[str], **options: Any) -> None:
     op.create_index(name, table, columns, if_not_exists=True, **options)
