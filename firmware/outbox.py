@@ -192,11 +192,13 @@ class Outbox:
         self.waiting += 1
         return number
 
-    def _drop_oldest(self) -> None:
+    def _drop_oldest(self) -> tuple:
         # Counted before it is gone: a power cut in between reports one too many, never one too few.
         self.dropped += 1
         self._flash.write(_DROPPED, _record({wire.DETAIL: self.dropped}))
-        self.remove_event(self.events[0])
+        number = self.events[0]
+        self.remove_event(number)
+        return number
 
     def remove_event(self, number: tuple) -> None:
         """An event that headquarters has."""

@@ -55,6 +55,7 @@ NAMED_ROOM = 640  # bytes of the ids in one event
 CLOCK_SAMPLES = 12
 HELD = 100  # messages that the broker keeps for a journal in trouble: half of its window stays free for alarms
 EVENTS_UNKEPT, ALARMS_UNKEPT = 100, 1_000  # so many may wait for a journal in trouble; more are left to who sent them
+MOST_ELSEWHERE = 4  # children named in one answer: with those under maintenance they must fit into an envelope
 MOST_WAITING = (
     20_000  # writes, while the journal can't be written; what comes from children is bounded by their brokers
 )
@@ -377,7 +378,8 @@ class Exchange:
         if not (station or arrival.framed) and now - self._answered.get(source, -ANSWER_MS) < ANSWER_MS:
             return
         self._answered[source] = now
-        self.receipt(arrival.identity, wire.AT_HQ, arrival.child, self._maintained_at(source) if station else None)
+        more = self._maintained_at(source) | self._elsewhere(source, arrival.message, now) if station else None
+        self.receipt(arrival.identity, wire.AT_HQ, arrival.child, more)
 
     def _way_works(self, now: int) -> bool:
         return any(uplink.works(now) for uplink in self.uplinks if uplink.parent.id == self.settings.headquarters)
@@ -390,6 +392,34 @@ class Exchange:
             if child == station or (child in self.reports and self.reports[child].via == station)
         }
         return {wire.MAINTAINED: maintenance.told(ends_ms, self.clock.utc_ms())}
+
+    def _elsewhere(self, station: str, message: dict[int, Any], now: int) -> dict[int, Any]:
+        """What an answer tells a station: whom it misses though another one brings them, so that it forgets them."""
+        found = []
+        with self.watch_lock:
+            for child, state in message.get(wire.DIGEST, [0, []])[1]:
+                report = self.reports.get(child)
+                if state in {wire.CHILD_LATE, wire.CHILD_OFFLINE} and report and report.via != station:
+                    found += [] if self.supervision.is_late(child, now) else [child]
+        return {wire.ELSEWHERE: found[:MOST_ELSEWHERE]} if found else {}
+
+    def _forget(self, parent: str, moved: list[str]) -> None:
+        """The answer of the buttons' headquarters names children that left this station for another."""
+        if parent != self.settings.headquarters:
+            return
+        known, now = self._registry.children(), self.clock.monotonic_ms()
+        with self.watch_lock:
+            watched = self.supervision.children
+            gone = {one for one in moved if one in watched and one not in known and self.supervision.is_late(one, now)}
+            self.supervision.forget(watched.keys() - gone)
+        if not gone:
+            return
+        for child in gone:
+            self.reports.pop(child, None)
+            self._routes.pop(child, None)
+        self._dirty -= gone
+        self._journal.later(lambda connection: self._journal.forget_heard(connection, gone))
+        self._notices.tell("children")
 
     def _spare(self, parent: str, told: list[list[Any]]) -> None:
         """The answer of the buttons' headquarters says whose silence is no event for now."""
@@ -530,6 +560,7 @@ class Exchange:
                 source == self.settings.station and wire.MAINTAINED in receipt
             ):  # an answer to a heartbeat, not to an event
                 self._spare(parent, receipt[wire.MAINTAINED])
+                self._forget(parent, receipt.get(wire.ELSEWHERE, []))
             if parent != self.settings.headquarters:
                 stage = min(stage, wire.AT_HQ)  # it has the message; what its operators do with it is no step of ours
             elif source != self.settings.station and stage:

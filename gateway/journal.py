@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -39,7 +39,7 @@ from gateway.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -617,6 +617,10 @@ class Journal:
             for last in heard
         ]
         database.upsert(connection, schema.latest, rows, ["child"])
+
+    def forget_heard(self, connection: Connection, children: Collection[str]) -> None:
+        """Deletes what these said last, within a transaction: they are no children of this station any more."""
+        connection.execute(delete(schema.latest).where(schema.latest.c.child.in_(children)))
 
 
 _DELIVERED = (

@@ -262,6 +262,36 @@ def test_an_agency_does_not_report_again_whom_headquarters_told_with_their_gatew
     assert {one.id for one in exchange.supervision.children.values() if one.reported} == {"gw", "b1", "b2"}
 
 
+def test_a_gateway_forgets_a_button_that_headquarters_hears_through_another(
+    headquarters: tuple[Exchange, list[Any]], bench: Bench
+) -> None:
+    hq, sent = headquarters
+    hq._registry.is_station.side_effect = lambda child: child.startswith("gw")  # type: ignore[attr-defined]
+    bench.journal.start()
+    old = bench.exchange
+    for child in ("b1", "b2", "b3"):
+        message = {wire.KIND: wire.HEARTBEAT, wire.BOOT: 1, wire.SEQ: 1, wire.UPTIME: 1}
+        old.arrived(f"tocsin/1/{child}/heartbeat", wire.seal(message, child, bytes(32)), lambda: None)
+        via = {"b1": "gw-new", "b2": "gw-old", "b3": "gw-new"}[child]
+        hq._heartbeat(Arrival(wire.HEARTBEAT, via, child, message, b"", [[via, 1]]), b"")
+    old.save()
+    for child in ("b1", "b2"):  # and b3 is heard at both, for now
+        old.supervision.children[child].last_ms = old.clock.monotonic_ms() - 60_000
+    digest = [0, [["b1", wire.CHILD_OFFLINE], ["b2", wire.CHILD_OFFLINE], ["b3", wire.CHILD_LATE]]]
+    beat = {wire.KIND: wire.HEARTBEAT, wire.BOOT: 1, wire.SEQ: 1, wire.UPTIME: 1, wire.CHILDREN: 3, wire.DIGEST: digest}
+    sent.clear()
+    hq._heartbeat(Arrival(wire.HEARTBEAT, "gw-old", "gw-old", beat, b"", []), b"")
+    answer = wire.unseal(sent[-1][1]).message
+    assert answer[wire.ELSEWHERE] == ["b1", "b3"]
+    old.receipted("agency", [({**answer, wire.DEVICE: SITE}, b"")])
+    assert set(old.supervision.children) == {"b1", "b2", "b3"}
+    old.receipted("hq", [({**answer, wire.DEVICE: SITE}, b"")])
+    assert set(old.supervision.children) == {"b2", "b3"}
+    old.save()
+    bench.journal.now(lambda _: None)
+    assert {last.child for last in bench.journal.heard()} == {"b2", "b3"}
+
+
 def test_a_line_that_fell_late_does_not_take_down_the_one_that_stands() -> None:
     told: list[bool] = []
     uplink = Uplink.__new__(Uplink)

@@ -41,6 +41,10 @@ class Registry:
     def absence(self, _child: str) -> str:
         return "it is not enrolled here"
 
+    def children(self) -> dict[str, bytes]:
+        """Whoever has a key."""
+        return self._keys
+
     def is_pending(self, _child: str) -> bool:
         return False
 
