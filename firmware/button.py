@@ -191,11 +191,9 @@ class Button:
 
     def add_event(self, since_ms: int, code: int, subject=None, detail=None):
         """Keeps an event, which is sent when its turn comes; its (boot, seq), or None if it could not be kept."""
-        kept = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
-        for number in kept[1:] if kept else ():
-            self.window.done(number)
+        number = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
         self._wake()
-        return kept[0] if kept else None
+        return number
 
     def _store(self, write, *what):
         """Storage that fails must not stop an alarm: it is said, and the button goes on with what is in memory."""

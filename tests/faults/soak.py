@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LONGEST_S = 8  # of a freeze or a cut
 SETTLE_S = 180
 CLOSE_EVERY_S = 20
+SLOW_MS, SLOWEST = 3_000, 5  # of these many presses, if they took longer, all is told
 STATIONS = (f"station {SITE}", f"station {HQ}")
 
 
@@ -44,6 +45,7 @@ class Soak:
         self.drill = Drill(world)
         self.pressed_ms: dict[tuple[str, int, int], float] = {}
         self.faults: dict[str, int] = {}
+        self.history: list[tuple[float, str]] = []  # of faults: when, in ms of UTC, and which
         self._mend: list[tuple[float, Callable[[], None]]] = []
         self._hear = self.drill._heard
         for button in world.buttons.values():
@@ -67,6 +69,8 @@ class Soak:
         lasts_s = chance.uniform(0.3, LONGEST_S)
         button = chance.choice(list(self.world.buttons.values()))
         name = chance.choice(STATIONS)
+        of = name if "station" in what else button.device if what in {"power cut", "freeze button"} else ""
+        self.history.append((time.time() * 1000, f"{what} {of} {f'{lasts_s:.1f} s' if 'kill' not in what else ''}"))
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             if what == "kill station":
                 self.world.processes[name].kill()
@@ -139,7 +143,11 @@ class Soak:
         rows = database.execute("SELECT source, boot, seq, received_at_ms FROM journal WHERE kind = 1").fetchall()
         database.close()
         arrived = {tuple(row[:3]): row[3] for row in rows}
-        delays = sorted(arrived[number] - self.pressed_ms[number] for number in self.drill.latched if number in arrived)
+        took = {number: arrived[number] - self.pressed_ms[number] for number in self.drill.latched if number in arrived}
+        delays = sorted(took.values())
+        for number in sorted(took, key=lambda number: -took[number])[:SLOWEST]:
+            if took[number] > SLOW_MS:
+                self._explain(number, took[number])
         return {
             "presses": len(self.drill.latched),
             "losses": len(self.drill.latched - arrived.keys()),
@@ -149,6 +157,19 @@ class Soak:
             "median_ms": round(statistics.median(delays)) if delays else None,
             "worst_ms": round(delays[-1]) if delays else None,
         }
+
+    def _explain(self, number: tuple[str, int, int], took_ms: float) -> None:
+        """Prints what went on while a press was on its way, and what the stations logged of it."""
+        began = self.pressed_ms[number]
+        name = "/".join(map(str, number))
+        print(f"{name}: {took_ms / 1000:.1f} s from the contact to headquarters' disk")
+        for at, what in self.history:
+            if began - 1000 * LONGEST_S < at < began + took_ms:
+                print(f"  {(at - began) / 1000:+.1f} s: {what}")
+        for log in sorted(self.world.folder.glob("station-*.log")):
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+                if f"id={name} " in line:
+                    print(f"  {log.stem}: {line}")
 
 
 def soak(for_s: float, seed: int) -> dict[str, Any]:
