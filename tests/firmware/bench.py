@@ -194,7 +194,11 @@ class Bench:
         self._broker.wait(DEADLINE_S)
 
     def post(self, peer: Peer, device: str) -> Post:
-        """Enrols a button: its folder is made, with identity and settings."""
+        """Enrols a button, and its headquarters."""
+        return Post(peer, device, self.enrol(device))
+
+    def enrol(self, device: str) -> bytes:
+        """Makes a button's folder, with identity and settings; its message key."""
         identity = self.authority.issue(device)
         identity.write_der(self.folder / device / "identity")
         point = self.hq.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
@@ -208,7 +212,7 @@ class Bench:
         }
         (self.folder / device / "settings.json").write_text(json.dumps(told), encoding="utf-8")
         shared = self.hq.exchange(ec.ECDH(), identity.key.public_key())
-        return Post(peer, device, wire.message_key(shared, device, "hq"))
+        return wire.message_key(shared, device, "hq")
 
     @staticmethod
     def command() -> list[str]:
