@@ -69,7 +69,11 @@ class Probe:
 
     def received(self, topic, payload):
         """Tells what."""
-        tell(message=[topic, payload.decode()])
+        try:
+            text = payload.decode()
+        except UnicodeError:
+            text = str(payload)
+        tell(message=[topic, text])
         if self.failing == "write":
             self.failing = None
             self.session._link.write = self.broken
