@@ -8,8 +8,10 @@ error is kept in state/errors, and the board starts again with every open alarm 
 import asyncio
 import gc
 import os
+import sys
 
-from firmware import VERSION, bench, indicator, keys, loop, p256, renewal, settings, wifi, wire
+import firmware
+from firmware import VERSION, bench, indicator, loop, renewal, settings, wifi, wire
 from firmware.button import Button
 from firmware.clock import Clock
 from firmware.command import Commands
@@ -207,6 +209,20 @@ def _private_key() -> bytes:
         return file.read()
 
 
+def _message_key(told, flash) -> bytes:
+    """The message key; SettingsFault. What computes it is needed once in a start: its memory is given back."""
+    from firmware import keys, p256
+
+    try:
+        return keys.message_key(flash, _private_key(), told.id, told.hq, told.hq_message_key)
+    except p256.KeyFault as fault:
+        raise settings.SettingsFault("identity or hq_message_key: %s" % fault) from None
+    finally:
+        for name in ("keys", "p256", "der"):
+            del sys.modules["firmware." + name]
+            delattr(firmware, name)
+
+
 def _chooser(told, board, flash, door, button):
     """What chooses the network, where there is a radio; None on a board without."""
     if not wifi.has_radio():
@@ -290,7 +306,7 @@ def main() -> None:
         told = settings.read()
         flash = Flash("state")
         faults = Faults(flash)
-        key = keys.message_key(flash, _private_key(), told.id, told.hq, told.hq_message_key)
+        key = _message_key(told, flash)
         gc.collect()
         # The board is made last: its watchdog, once started, would reset whoever looks into bad settings at the prompt.
         board = __import__("firmware.boards." + told.board, None, None, ["Board"]).Board(door, VERSION)
@@ -302,10 +318,6 @@ def main() -> None:
         return
     except settings.SettingsFault as fault:
         door.tell("error", str(fault))
-        door.give_up(BAD_SETTINGS)
-        return
-    except p256.KeyFault as fault:
-        door.tell("error", "identity or hq_message_key: %s" % fault)
         door.give_up(BAD_SETTINGS)
         return
     except Restart:
