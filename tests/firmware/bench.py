@@ -132,6 +132,10 @@ class Peer:
         """A message on the receipt topic of `device`."""
         self._client.publish(f"tocsin/1/{device}/receipt", payload, 1)
 
+    def order(self, device: str, payload: bytes) -> None:
+        """A message on the command topic of `device`."""
+        self._client.publish(f"tocsin/1/{device}/command", payload, 1)
+
 
 class Post:
     """One button's side of the peer: its key, its messages, receipts for it."""
@@ -146,7 +150,7 @@ class Post:
         deadline = time.monotonic() + DEADLINE_S
         while True:
             topic, payload = self.peer.came.get(timeout=max(0.01, deadline - time.monotonic()))
-            if topic.split("/")[2] != self.device or topic.endswith("/receipt"):
+            if topic.split("/")[2] != self.device or topic.endswith(("/receipt", "/command")):
                 continue
             envelope = wire.unseal(payload)
             assert envelope.sealed_with(self.key)

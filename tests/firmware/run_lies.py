@@ -13,42 +13,20 @@ import sys
 import time
 
 from firmware import session as sessions
-from firmware import settings, wire
+from firmware import wire
 from firmware.button import Button
 from firmware.clock import Clock
 from firmware.command import Commands
 from firmware.flash import Flash
+from firmware.latch import Alarm
 from firmware.outbox import Outbox
 from firmware.session import Session
 from tests.firmware.lies import Draw, lie
+from tests.firmware.pretended import Board, settings_of
 
 KEY = bytes(range(32))
 WARM = 100
 ID = "khi-cn-b1"
-
-
-class Board:
-    """Nothing to read, nobody to tell."""
-
-    SAMPLE_MS = 10
-    reset_cause = 1
-    version = "test"
-
-    def tell(self, name, value, **more):
-        """Nobody listens."""
-
-    def readings(self):
-        """At rest."""
-        return 340, 610, 340
-
-    def battery_mv(self):
-        return 4050
-
-    def mains(self):
-        return True
-
-    def rssi(self):
-        return None
 
 
 class Far:
@@ -124,10 +102,7 @@ async def main(first, count):
     """Seeds `first` to `first + count - 1`."""
     sessions.Link = Far
     sessions.context = lambda *_: None
-    point = "04" + "11" * 64
-    told = settings.Settings(
-        {"id": ID, "board": "virtual", "brokers": [["127.0.0.1", 1, "khi-cn"]], "hq": "hq", "hq_message_key": point}
-    )
+    told = settings_of(ID)
     flash = Flash("state")
     button = Button(told, KEY, Outbox(flash, print), Board(), Clock(), lambda: None)
     button.session = Session(
@@ -137,8 +112,6 @@ async def main(first, count):
     button.commands = Commands(told, KEY, flash, button, None)
     button.session._task = asyncio.current_task()
     alarm_number = button.outbox.number()
-    from firmware.latch import Alarm
-
     alarm = Alarm(alarm_number[0], alarm_number[1], 0, wire.HOLD_UP, wire.BOTH_CONTACTS)
     button.latch.add(alarm)
     topics = ["tocsin/1/%s/%s" % (ID, lane) for lane in ("receipt", "command", "alarm")]

@@ -126,9 +126,7 @@ def test_a_message_that_never_ends_is_no_sign_of_life(authority: Authority, iden
         probe.until("up")
 
 
-def test_no_lie_over_tls_outlasts_its_connection(
-    authority: Authority, identities: Path, tmp_path: Path
-) -> None:
+def test_no_lie_over_tls_outlasts_its_connection(authority: Authority, identities: Path, tmp_path: Path) -> None:
     print("seed", SEED)
     topics = [f"tocsin/1/{BUTTON}/{lane}" for lane in ("receipt", "command")]
 
