@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from firmware import vigil
+from firmware import vigil, wire
+from provisioning.pki import Authority
 from tests.firmware import far_ends
+from tests.firmware.bench import Bench, Post
 from tests.firmware.far_ends import Broker, Liar, Way, accepted
 from tests.firmware.lies import lie
+from tests.firmware.test_button_end_to_end import connected
 from tests.firmware.test_firmware_docs import constants
 from tests.firmware.test_session import BUTTON, QUICK, Probe, authority, identities, serve, session
 from tests.parts import PROJECT, micropython
@@ -24,7 +27,6 @@ if TYPE_CHECKING:
     import ssl
     from pathlib import Path
 
-    from provisioning.pki import Authority
     from tests.firmware.far_ends import Act, Weather
 
 __all__ = ["authority", "identities"]  # fixtures
@@ -37,6 +39,7 @@ PAUSE_S = vigil.LONGEST_MS / 1000
 SLACK_S = 3.0  # of a busy machine
 STALL_MS = 2000  # ten buttons at once on two cores
 SEED = random.randrange(2**32)
+PROMISES = ("at_gateway", "at_hq", "acknowledged", "responding")
 LIES = 6000
 LIES_OVER_TLS = 30
 
@@ -107,6 +110,30 @@ def test_a_way_that_is_slow_but_whole_serves(authority: Authority, identities: P
             probe.until("up")
             assert max(probe.ask("latency", "latency_us", 3)) > 400_000
             assert probe.sum()["reconnects"] == 0
+
+
+def test_what_a_broker_acknowledged_and_forgot_is_sent_again_and_shown_as_unconfirmed(tmp_path: Path) -> None:
+    """Nobody listens, the broker acknowledges, dies, and comes back empty, twice; only headquarters' receipt counts."""
+    bench = Bench(Authority.create(), tmp_path)
+    key = bench.enrol("forgotten")
+    with bench.button("forgotten") as button:
+        with bench.broker():
+            button.until("link", "up")
+            number = button.press()
+            button.until_light("unconfirmed")
+            bench.stop_broker()
+            button.until("link", "down")
+        with bench.broker():
+            button.until("link", "up")
+            bench.stop_broker()
+            button.until("link", "down")
+        with bench.broker(), connected(bench) as peer:
+            post = Post(peer, "forgotten", key)
+            alarm = post.until("alarm")
+            assert (alarm[wire.BOOT], alarm[wire.SEQ]) == number
+            assert not [line for line in button.lines if "alarm" in line or line.get("light") in PROMISES]
+            post.receipt(number, wire.AT_HQ)
+            button.until_light("at_hq")
 
 
 def drips(connection: ssl.SSLSocket, hello: bytes) -> None:
