@@ -141,7 +141,7 @@ def test_messages_go_up_and_receipts_come_down(
             assert probe.until("message")["message"] == [f"tocsin/1/{BUTTON}/receipt", f"receipt {n}"]
         end = probe.sum()
         assert end["worst_ms"] < STALL_MS
-        assert end["weighed"] >= 2  # after each step of the handshake
+        assert end["weighed"] >= 1  # after each step of the handshake; a quick peer leaves one
         probe.cut_power()
         assert until(listener, "presence") == b"gone 1"
 
