@@ -294,8 +294,8 @@ class Button:
             storage_failed=self.storage_failed,
         )
         self._beaten += 1
-        self._delay_ms = 0
-        self._publish("heartbeat", message, 0)
+        if self._publish("heartbeat", message, 0):
+            self._delay_ms = 0
 
     # ------------------------------------------------------------------------------------------- the session
 
