@@ -9,9 +9,9 @@ import asyncio
 import gc
 import os
 
-from firmware import mqtt
+from firmware import mqtt, names
 from firmware.clock import Clock
-from firmware.link import Link, answers, context, resolved
+from firmware.link import Link, answers, context
 from firmware.roll import Roll
 from firmware.route import Route, is_address
 from firmware.vigil import PING_MS, TRUST_MS, Backoff, Vigil
@@ -35,7 +35,7 @@ class Session:
         self, client_id, brokers, identity, *, will, on_message, on_up, on_down, log=None, roll=None, weigh=None
     ) -> None:
         """client_id: also the certificate's common name. brokers: [[address, port, server name], …], the preferred one first
-        (route.py). An address in digits is best; a name is looked up while no alarm waits, and kept.
+        (route.py). An address in digits is best; a name is looked up while no alarm waits (names.py), and kept.
 
         identity: the folder with key.der, cert.der and ca.der.
         will() -> (topic, payload) of the last will is called anew for every connection, so that each can be told apart.
@@ -190,7 +190,7 @@ class Session:
         link = self._link
         inbox = self._inbox
         inbox.clear()
-        await link.open(self._trust, self._address(broker[0]), broker[1], broker[2])
+        await link.open(self._trust, await self._address(broker[0]), broker[1], broker[2])
         topic, will = self._will()[:2]
         self._subscription = self._next_id()
         topics = ["tocsin/1/%s/%s" % (self._id, lane) for lane in ("receipt", "command")]
@@ -220,13 +220,13 @@ class Session:
                 packet = inbox.packet()
             await asyncio.sleep_ms(0)  # a broker that sends without end must not starve the other tasks
 
-    def _address(self, name: str) -> str:
-        """An address in digits. Looking a name up blocks everything, so while an alarm waits the last answer must do."""
+    async def _address(self, name: str) -> str:
+        """An address in digits. While an alarm waits, the last answer to a name must do."""
         if is_address(name):
             return name
         if name not in self._addresses or not self.urgent:
             try:
-                self._addresses[name] = resolved(name)
+                self._addresses[name] = await names.resolved(name)
             except OSError as problem:
                 if name not in self._addresses:
                     raise OSError("no address for %s: %s" % (name, problem)) from None
@@ -235,7 +235,7 @@ class Session:
     async def _look(self, broker) -> None:
         """Whether the preferred station takes connections again; if so, on to it."""
         try:
-            is_back = await answers(self._address(broker[0]), broker[1], LOOK_FOR_MS) and not self.urgent
+            is_back = await answers(await self._address(broker[0]), broker[1], LOOK_FOR_MS) and not self.urgent
         except OSError:  # its name can't be looked up
             is_back = False
         self._looker = None
@@ -351,7 +351,7 @@ class Session:
             elif self._vigil.wants_ping(now_ms, self.urgent):
                 self._write(mqtt.PINGREQ, True)
             elif self._looker is None and self._route.wants_look(now_ms - (self._up_ms or now_ms), self.urgent):
-                self._roll.sign("look", LOOK_FOR_MS)
+                self._roll.sign("look", names.WITHIN_MS + LOOK_FOR_MS)
                 self._looker = asyncio.create_task(self._look(self._brokers[0]))
 
     async def _pause(self, backoff) -> None:

@@ -5,10 +5,6 @@ The watchdog is the kernel's timer: SIGALRM ends the process, whatever it is doi
 
 import sys
 
-import ffi
-
-_alarm = ffi.open("libc.so.6").func("I", "alarm", "I")
-
 
 class Module:
     """A module made of attributes."""
@@ -22,12 +18,15 @@ class WDT:
     """Bites unless it is fed within `timeout` ms."""
 
     def __init__(self, timeout):
+        import ffi
+
+        self._alarm = ffi.open("libc.so.6").func("I", "alarm", "I")
         self._s = timeout // 1000
         self.feed()
 
     def feed(self):
         """Begins anew."""
-        _alarm(self._s)
+        self._alarm(self._s)
 
 
 sys.modules["machine"] = Module(WDT=WDT, reset_cause=lambda: 3)

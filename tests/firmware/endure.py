@@ -35,11 +35,11 @@ def grown(samples: list[int]) -> int:
     return max(samples[half:]) - max(samples[:half])
 
 
-def _run(script: str, folder: Path, *told: int) -> dict[str, Any]:
+def _run(script: str, heap_kb: int, folder: Path, *told: int) -> dict[str, Any]:
     folder.mkdir(parents=True)
     path = PROJECT / "tests" / "firmware" / script
     done = subprocess.run(
-        [micropython32() or micropython(), "-X", "heapsize=4m", str(path), *map(str, told)],
+        [micropython32() or micropython(), "-X", f"heapsize={heap_kb}k", str(path), *map(str, told)],
         cwd=folder,
         env={"MICROPYPATH": f"{PROJECT}:.frozen"},
         capture_output=True,
@@ -53,13 +53,13 @@ def _run(script: str, folder: Path, *told: int) -> dict[str, Any]:
 
 def heartbeats(count: int, folder: Path) -> dict[str, Any]:
     """run_heartbeats.py's result, and `grown`."""
-    result = _run("run_heartbeats.py", folder, count)
+    result = _run("run_heartbeats.py", 300, folder, count)
     return {**result, "grown": grown(result["alloc"])}
 
 
 def lies(first: int, count: int, folder: Path) -> dict[str, Any]:
     """run_lies.py's result."""
-    return _run("run_lies.py", folder, first, count)
+    return _run("run_lies.py", 4000, folder, first, count)
 
 
 def reconnects(count: int, folder: Path) -> dict[str, Any]:

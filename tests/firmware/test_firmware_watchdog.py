@@ -142,7 +142,9 @@ class Frozen:
         since = time.monotonic()
         status = self.button.process.wait(40)
         took_s = time.monotonic() - since
-        errors = [line["error"] for line in self.button.drain() if "error" in line]
+        errors = []
+        while (line := self.button._came.get(timeout=5)) is not None:
+            errors += [line["error"]] if "error" in line else []
         return took_s, status, errors[-1] if errors else ""
 
 
