@@ -259,6 +259,12 @@ class Button:
         waits = [wait for wait in (self.latch.wait_ms(now_ms), self.window.wait_ms(now_ms)) if wait is not None]
         return min(waits) if waits else None
 
+    def weigh(self) -> int:
+        """Free bytes of the heap now; the least of all is in the heartbeat. The session asks in the middle of handshakes, too."""
+        heap = health.heap_free()
+        self._heap_least = min(self._heap_least, heap) if self._heap_least else heap
+        return heap
+
     def beat(self) -> None:
         """Sends a heartbeat."""
         if not self.session.up:
@@ -266,8 +272,7 @@ class Button:
         number = self.outbox.number()
         self._beats.append((number, self.clock.ms()))
         del self._beats[:-BEATS]
-        heap = health.heap_free()
-        self._heap_least = min(self._heap_least, heap) if self._heap_least else heap
+        heap = self.weigh()
         message = health.heartbeat(
             number,
             self.loops,
@@ -287,8 +292,8 @@ class Button:
             storage_failed=self.storage_failed,
         )
         self._beaten += 1
-        self._delay_ms = 0
-        self._publish("heartbeat", message, 0)
+        if self._publish("heartbeat", message, 0):
+            self._delay_ms = 0
 
     # ------------------------------------------------------------------------------------------- the session
 
