@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo provision-demo bench-setup test lint format bench simulate soak screenshots lock clean setup-demo setup-bench setup-test
+.PHONY: help demo provision-demo bench-setup test lint format bench simulate simulate-firmware soak screenshots lock clean setup-demo setup-bench setup-test
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -37,6 +37,9 @@ bench: setup-test ## measure; ONLY=backlog or throughput measures one part, ARGS
 
 simulate: setup-test ## the whole system under simulated faults: SCHEDULES=100000 SEED=0; one of them in words: STORY=n
 	@exec $(RUN) -m tests.simulation $(if $(STORY),--story --seed $(STORY),--schedules $(or $(SCHEDULES),100000) --seed $(or $(SEED),0))
+
+simulate-firmware: setup-test ## a button's firmware under simulated faults: SCHEDULES=100000 SEED=0; one of them in words: STORY=n
+	@exec $(RUN) -m tests.firmware.simulation $(if $(STORY),--story --seed $(STORY),--schedules $(or $(SCHEDULES),100000) --seed $(or $(SEED),0))
 
 soak: setup-test ## random kills, freezes and cuts of the real processes for MINUTES=10
 	@exec $(RUN) -m tests.faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
