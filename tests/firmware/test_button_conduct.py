@@ -387,3 +387,18 @@ def test_a_button_with_one_contact_works_by_that_alone(tmp_path: Path, contacts:
     desk.hold((1000, 1000, 340) if contacts == settings.NORMALLY_CLOSED else (1000, 1000, 340), 1000)
     assert desk.button.light() == "unconfirmed"
     assert [desk.button.outbox.event(number, 0)[wire.CODE] for number in desk.button.outbox.events] == [wire.LOOP_CUT]
+
+
+def test_a_backlog_of_alarms_is_sent_a_few_at_a_time_and_without_a_pause(desk: Desk) -> None:
+    pressed = [desk.press() for _ in range(3 * button_module.BURST)]
+    desk.story.clear()
+    desk.connect()
+    turns = [sum(entry[0] == "alarm" for entry in desk.story)]
+    while desk.button.wait_ms() == 0:
+        desk.story.clear()
+        desk.button.send_due()
+        turns.append(sum(entry[0] == "alarm" for entry in desk.story))
+    assert turns[0] <= 2 * button_module.BURST
+    assert max(turns[1:]) <= button_module.BURST
+    assert sum(turns) == len(pressed)
+    assert any(entry[0] == "presence" for entry in desk.story), "the presence comes right after them"
