@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo provision-demo bench-setup test lint format bench simulate simulate-firmware soak screenshots lock clean setup-demo setup-bench setup-test
+.PHONY: help demo provision-demo bench-setup test lint format bench bench-firmware simulate simulate-firmware soak screenshots lock clean setup-demo setup-bench setup-test
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,9 @@ format: setup-test ## put the code into the house style
 
 bench: setup-test ## measure; ONLY=backlog or throughput measures one part, ARGS=--write writes docs/benchmarks.md
 	@exec $(RUN) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+bench-firmware: setup-test ## the button's MQTT client beside others, on MicroPython; ARGS=--write writes docs/firmware.md
+	@exec $(RUN) -m tests.firmware.clients $(ARGS)
 
 simulate: setup-test ## the whole system under simulated faults: SCHEDULES=100000 SEED=0; one of them in words: STORY=n
 	@exec $(RUN) -m tests.simulation $(if $(STORY),--story --seed $(STORY),--schedules $(or $(SCHEDULES),100000) --seed $(or $(SEED),0))
