@@ -1,6 +1,6 @@
 """One MQTT client at work, ours or another, told what to do. Runs on MicroPython.
 
-    micropython run_client.py '{"client": its name or "none", "port": …, "id": …, "identity": folder or null, "server": its name, …}'
+    micropython run_client.py '{"client": its name, "session" or "none", "port": …, "id": …, "identity": folder or null, "server": its name, …}'
 
 In: {"press": [how many, ms between]}, {"gap": true}. Out: {"up": heap of the client, bytes}, {"acked": press, "us": since it},
 {"failed": press}, {"gap": ms, the longest time that the button was not read, over the 10 ms between readings}.
@@ -169,7 +169,10 @@ def mqtt_async(told):
     config.client_id, config.server, config.port = told["id"], "127.0.0.1", told["port"]
     config.ssid, config.wifi_pw = "here", "here"
     config.response_time, config.keepalive = 2, 8
-    return mqtt_async.MQTTClient(config)
+    client = mqtt_async.MQTTClient(config)
+    address = ("127.0.0.1", told["port"])
+    client._dns_lookup = lambda: setattr(client, "_addr", address)  # the unix port's look-up answers in another form
+    return client
 
 
 def mqtt_as(told):
@@ -226,7 +229,7 @@ class Told:
 async def run_ours(told, work):
     """The button's own conduct, latch, outbox, window and session; only the board is missing."""
     from firmware import mqtt
-    from firmware.app import Bell, _beat, _send
+    from firmware.app import BEAT_MS, Bell
     from firmware.button import Button
     from firmware.clock import Clock
     from firmware.flash import Flash
@@ -277,12 +280,43 @@ async def run_ours(told, work):
         pressing[0] = number
         button.test()
 
+    async def send():
+        while True:
+            button.send_due()
+            wait_ms = button.wait_ms()
+            await bell.wait(BEAT_MS if wait_ms is None else wait_ms)
+
+    async def beat():
+        while True:
+            await asyncio.sleep_ms(BEAT_MS)
+            button.beat()
+
     reading = asyncio.create_task(read_for_ever(work, press))
-    for task in (session.run(), _send(button, bell), _beat(button)):
+    for task in (session.run(), send(), beat()):
         asyncio.create_task(task)
     await came_up.wait()
     up()
     await reading
+
+
+async def run_session(told):
+    """Our client alone, without the button: what the others are."""
+    from firmware.session import Session
+
+    came_up = asyncio.Event()
+    session = Session(
+        told["id"],
+        [["127.0.0.1", told["port"], told["server"]]],
+        told["identity"],
+        will=lambda: (topic(told), b""),
+        on_message=lambda *_: None,
+        on_up=came_up.set,
+        on_down=lambda _: None,
+    )
+    asyncio.create_task(session.run())
+    await came_up.wait()
+    up()
+    await asyncio.sleep(60)
 
 
 class Machine:
@@ -314,6 +348,8 @@ def main():
     if name == "none":
         up()
         asyncio.run(read_for_ever(work, None))
+    elif name == "session":
+        asyncio.run(run_session(told))
     elif name == "tocsin":
         asyncio.run(run_ours(told, work))
     elif name == "umqtt.simple":

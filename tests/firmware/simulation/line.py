@@ -79,7 +79,7 @@ class Link:
         self._line = Connection(self, broker, way)
         await self._loop.sleep_ms(1 + engine.chance.randrange(way.delay_ms))
 
-    async def send_first(self, octets: bytes) -> int:
+    async def send_first(self, octets: bytes, _weigh: object = None) -> int:
         line = self._line
         assert line is not None
         line.way.carry(line.broker, line, line.broker.greet)
