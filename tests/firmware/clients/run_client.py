@@ -308,7 +308,7 @@ async def run_session(told):
         told["id"],
         [["127.0.0.1", told["port"], told["server"]]],
         told["identity"],
-        will=lambda: (topic(told), b""),
+        will=lambda: ("tocsin/1/%s/presence" % told["id"], b"gone"),
         on_message=lambda *_: None,
         on_up=came_up.set,
         on_down=lambda _: None,
