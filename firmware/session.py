@@ -217,8 +217,9 @@ class Session:
                     self._check()
                     await self._flushed.wait()
                 self._check()
+                # A broker that sends without end must not starve the other tasks, and forty receipts in one read no press.
+                await asyncio.sleep_ms(0)
                 packet = inbox.packet()
-            await asyncio.sleep_ms(0)  # a broker that sends without end must not starve the other tasks
 
     async def _address(self, name: str) -> str:
         """An address in digits. While an alarm waits, the last answer to a name must do."""

@@ -46,12 +46,7 @@ class Broker:
         """Starts it and waits until it listens."""
         folder = self._folder
         config = folder / "mosquitto.conf"
-        config.write_text(
-            f"listener {self.port} 127.0.0.1\ncafile {folder}/clients.pem\ncertfile {folder}/cert.pem\n"
-            f"keyfile {folder}/key.pem\nrequire_certificate true\nuse_identity_as_username true\n"
-            "allow_anonymous false\nuser root\n",
-            encoding="utf-8",
-        )
+        config.write_text(self._settings(), encoding="utf-8")
         with (folder / "mosquitto.log").open("ab") as log:
             self._process = subprocess.Popen(["mosquitto", "-c", str(config)], stdout=log, stderr=log)
         deadline = time.monotonic() + DEADLINE_S
@@ -62,6 +57,14 @@ class Broker:
             assert self._process.poll() is None, (folder / "mosquitto.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+    def _settings(self) -> str:
+        folder = self._folder
+        return (
+            f"listener {self.port} 127.0.0.1\ncafile {folder}/clients.pem\ncertfile {folder}/cert.pem\n"
+            f"keyfile {folder}/key.pem\nrequire_certificate true\nuse_identity_as_username true\n"
+            "allow_anonymous false\nuser root\n"
+        )
 
     def signal(self, number: signal.Signals) -> None:
         """SIGSTOP, SIGCONT."""

@@ -406,3 +406,18 @@ def test_a_heartbeat_tells_the_worst_that_was_not_told_yet(desk: Desk, monkeypat
     told = [(beat[wire.HEAP], beat[wire.HEAP_LEAST], beat[wire.DELAY] // 100) for beat in desk.sent("heartbeat")]
     assert told == [(41_000, 9_000, 7), (42_000, 9_000, 0)]
     assert all(beat[wire.RESET] and beat[wire.BOOT] and wire.RECONNECTS in beat for beat in desk.sent("heartbeat"))
+
+
+def test_a_backlog_of_alarms_is_sent_a_few_at_a_time_and_without_a_pause(desk: Desk) -> None:
+    pressed = [desk.press() for _ in range(3 * button_module.BURST)]
+    desk.story.clear()
+    desk.connect()
+    turns = [sum(entry[0] == "alarm" for entry in desk.story)]
+    while desk.button.wait_ms() == 0:
+        desk.story.clear()
+        desk.button.send_due()
+        turns.append(sum(entry[0] == "alarm" for entry in desk.story))
+    assert turns[0] <= 2 * button_module.BURST
+    assert max(turns[1:]) <= button_module.BURST
+    assert sum(turns) == len(pressed)
+    assert any(entry[0] == "presence" for entry in desk.story), "the presence comes right after them"
