@@ -32,8 +32,8 @@ format: setup-test ## put the code into the house style
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-bench: setup-test ## measure; ONLY=backlog or throughput measures one part, ARGS=--write writes docs/benchmarks.md
-	@exec $(RUN) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+bench: setup-test ## measure; ONLY=heartbeats, growth, journal, backlog or throughput: one part; ARGS=--write writes docs/benchmarks.md
+	@exec $(RUN) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
 
 bench-firmware: setup-test ## the button's MQTT client beside others, on MicroPython; ARGS=--write writes docs/firmware.md
 	@exec $(RUN) -m tests.firmware.clients $(ARGS)
