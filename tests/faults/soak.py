@@ -14,6 +14,7 @@ import random
 import signal
 import statistics
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,7 @@ class Soak:
         self.faults: dict[str, int] = {}
         self.history: list[tuple[float, str]] = []  # of faults: when, in ms of UTC, and which
         self._mend: list[tuple[float, Callable[[], None]]] = []
+        self._ending = threading.Event()
         self._hear = self.drill._heard
         for button in world.buttons.values():
             button.heard = self._heard
@@ -117,7 +119,8 @@ class Soak:
         """Presses and breaks for so long, then lets everything settle."""
         chance, now = self.chance, time.monotonic()
         end, told = now + for_s, now
-        press, fault, close = now + 1, now + 3, now + CLOSE_EVERY_S
+        press, fault = now + 1, now + 3
+        threading.Thread(target=self._close_alarms, daemon=True).start()
         while (now := time.monotonic()) < end:
             self.mend()
             if now >= press:
@@ -126,16 +129,19 @@ class Soak:
             if now >= fault:
                 self.fault()
                 fault = now + chance.uniform(1, 8)
-            if now >= close:
-                with contextlib.suppress(httpx.HTTPError, AssertionError, TimeoutError):
-                    Operator(self.world).sign_in().close_all()
-                close = time.monotonic() + CLOSE_EVERY_S
             if now - told >= 10:
                 told = now
                 print(f"{end - now:5.0f} s left: {len(self.drill.latched)} presses, faults {self.faults}", flush=True)
             time.sleep(0.05)
+        self._ending.set()
         self.mend(everything=True)
         self.drill.settle(SETTLE_S)
+
+    def _close_alarms(self) -> None:
+        """On a thread of its own: who waits here for a frozen console can't thaw it."""
+        while not self._ending.wait(CLOSE_EVERY_S):
+            with contextlib.suppress(httpx.HTTPError, AssertionError, TimeoutError):
+                Operator(self.world).sign_in().close_all()
 
     def verdict(self) -> dict[str, Any]:
         """What became of every press. Milliseconds from the contact to headquarters' journal."""
