@@ -268,6 +268,9 @@ class Desk(Protocol):
     def now_ms(self) -> int:
         """UTC milliseconds by the clock that all times here are told by."""
 
+    def unreadable(self, error: Exception) -> tuple[str, int] | None:
+        """Why the station's database can't be read at present and since when, UTC ms, if that is what `error` says."""
+
     def open_incidents(self) -> Sequence[Incident]:
         """Not closed, newest press first."""
 

@@ -148,6 +148,12 @@ class _Readings(Collector):
             [((kind, link.value), counted[kind, link.value]) for kind in KINDS for link in Link],
             ("kind", "state"),
         )
+        ends = [child.certified_until_ms for child in self._of.registry.working().values() if child.certified_until_ms]
+        yield _gauge(
+            "children_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a button or station below ends, of those that are known, Unix time.",
+            [((), min(ends) / 1000)] if ends else [],
+        )
         offsets = {child: min(samples) for child, samples in list(self._of.exchange.clock_offsets.items()) if samples}
         yield _gauge(
             "clock_offset_seconds",

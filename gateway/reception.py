@@ -7,9 +7,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import keys, schema, sitebook
+from gateway import database, keys, schema, sitebook
 from gateway.clock import monotonic_ms, utc_ms
 from gateway.commands import NAMES
 from gateway.desk import (
@@ -96,6 +97,14 @@ class Reception:
     def now_ms(self) -> int:
         """UTC milliseconds."""
         return utc_ms()
+
+    def unreadable(self, error: Exception) -> tuple[str, int] | None:
+        """Why the database can't be read at present and since when, if that is what `error` says."""
+        found = database.trouble(error) if isinstance(error, DBAPIError) else None
+        if found is None:
+            return None
+        known = self._of.journal.trouble
+        return found.why, utc_ms() - int(1000 * (time.monotonic() - known.since) if known else 0)
 
     # -------------------------------------------------------------------------------- incidents
 

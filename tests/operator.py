@@ -31,8 +31,12 @@ class Operator:
         self._csrf = answer.json()["csrf"]
         return True
 
+    def answer(self, what: str) -> httpx.Response:
+        """Of the API, or of a page: /…"""
+        return self._http.get(what if what.startswith("/") else f"/api/v1/{what}")
+
     def get(self, what: str) -> Any:
-        answer = self._http.get(f"/api/v1/{what}")
+        answer = self.answer(what)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
