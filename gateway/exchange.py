@@ -373,7 +373,7 @@ class Exchange:
             return
         if arrival.vouched:  # its key is its own headquarters'
             return
-        if self._journal.trouble is not None:  # a press could not be kept: nobody is told that all is well
+        if self._journal.stuck:  # a press could not be kept: nobody is told that all is well
             return
         if not (station or arrival.framed) and now - self._answered.get(source, -ANSWER_MS) < ANSWER_MS:
             return
@@ -411,15 +411,19 @@ class Exchange:
         with self.watch_lock:
             watched = self.supervision.children
             gone = {one for one in moved if one in watched and one not in known and self.supervision.is_late(one, now)}
-            self.supervision.forget(watched.keys() - gone)
+            self.forget(gone)
         if not gone:
             return
-        for child in gone:
-            self.reports.pop(child, None)
-            self._routes.pop(child, None)
-        self._dirty -= gone
         self._journal.later(lambda connection: self._journal.forget_heard(connection, gone))
         self._notices.tell("children")
+
+    def forget(self, gone: set[str]) -> None:
+        """Keeps nothing in memory of children that are not this station's any more."""
+        self.supervision.forget(self.supervision.children.keys() - gone)
+        for child in gone:
+            for known in (self.reports, self._routes, self._answered, self.clock_offsets):
+                known.pop(child, None)
+        self._dirty -= gone
 
     def _spare(self, parent: str, told: list[list[Any]]) -> None:
         """The answer of the buttons' headquarters says whose silence is no event for now."""

@@ -143,7 +143,7 @@ class Journal:
 
     def __init__(self, where: Path | str, parents: Sequence[str], sealer: Sealer | None = None) -> None:
         database.prepare(where)
-        self._parents = tuple(parents)
+        self.parents = tuple(parents)
         self._writer = database.open_database(where, writes=True, create=False)
         self.readers = database.open_database(where, writes=False)
         self._connection: Connection | None = None
@@ -439,10 +439,10 @@ class Journal:
         self._news += entry.message.get(wire.CODE) != wire.CHECKPOINT
         if entry.kind == wire.ALARM:
             connection.execute(insert(schema.incidents), incident(number, entry))
-        if relayed and self._parents:
+        if relayed and self.parents:
             connection.execute(
                 insert(schema.deliveries),
-                [{"entry": number, "parent": parent, "kind": entry.kind} for parent in self._parents],
+                [{"entry": number, "parent": parent, "kind": entry.kind} for parent in self.parents],
             )
         return Kept(number, fresh=True, conflict=False, stage=wire.AT_HQ)
 

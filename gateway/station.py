@@ -251,7 +251,7 @@ class Station:
             watched = self.exchange.supervision.children.keys()
             gone = (self._watched | self.registry.children().keys()) - working.keys()
             if watched & gone:  # retired, or never heard in time; a site watches on whom its own registry lacks
-                self.exchange.supervision.forget(watched - gone)
+                self.exchange.forget(gone)
             self._watched = set(working)
         self.exchange.load_maintenance()
 

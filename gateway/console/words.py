@@ -85,6 +85,10 @@ WORDS: dict[str, tuple[str, str]] = {
     "alarms.many": ("{n} open alarms", "{n} کھلے الارم"),
     "alarms.none": ("No open alarms", "کوئی کھلا الارم نہیں"),
     "alarms.unacknowledged": ("{n} not acknowledged", "{n} کی تصدیق باقی ہے"),
+    "card.more": (
+        "{n} older open alarms of this button are not shown: they come up as these are closed",
+        "اس بٹن کے {n} پرانے کھلے الارم دکھائے نہیں گئے: ان کے بند ہونے پر وہ سامنے آئیں گے",
+    ),
     "alarms.last": ("Last alarm", "آخری الارم"),
     "alarms.no_last": ("No alarm has been received yet.", "ابھی تک کوئی الارم موصول نہیں ہوا۔"),
     "alarms.unable": ("These entrances can't be relied on now", "یہ داخلی راستے اس وقت قابلِ بھروسا نہیں"),

@@ -15,7 +15,7 @@ from demo.world import HQ, SITE, World
 from firmware import wire
 from gateway.exchange import Exchange, Report
 from gateway.ingest import Arrival
-from gateway.journal import Journal, Trouble
+from gateway.journal import STUCK_S, Journal, Trouble
 from gateway.notice import NoticeBoard
 from gateway.reception import _told
 from gateway.refusals import Refusals
@@ -225,7 +225,15 @@ def test_headquarters_that_can_keep_no_press_tells_no_button_that_all_is_well(
     beat(2)
     assert len(sent) == 1
     exchange._journal.trouble = None
+    hanging, told = threading.Event(), threading.Event()
+    exchange._journal.later(lambda _: told.set() or hanging.wait(10))  # a disk that does not answer, and fails neither
+    assert told.wait(5)
+    wait_until(lambda: exchange._journal.waiting_s > STUCK_S, 10, "the writing hangs")
     beat(3)
+    assert len(sent) == 1
+    hanging.set()
+    wait_until(lambda: exchange._journal.waiting_s == 0, 5, "it goes on")
+    beat(4)
     assert len(sent) == 2
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from demo.process import wait_until
 from firmware import wire
 from gateway.desk import Place, State, StepRefusedError
 from gateway.journal import Entry, Journal, Kept
-from gateway.reception import MOST_TESTS, Reception
+from gateway.reception import MOST_ALARMS, MOST_OF_ONE, MOST_TESTS, Reception
 from tests.parts import PROJECT
 
 if TYPE_CHECKING:
@@ -143,10 +144,22 @@ def test_forgotten_tests_push_no_alarm_off_the_list(journal: Journal) -> None:
     station: Any = SimpleNamespace(journal=journal, settings=settings, registry=registry)
     first = kept(journal, entry(1)).id
     for seq in range(2, MOST_TESTS + 12):
-        kept(journal, entry(seq, cause=wire.TEST))
+        kept(journal, replace(entry(seq, cause=wire.TEST), source=f"b{seq % 3}"))
     opened = Reception(station).open_incidents()
     assert [incident.id for incident in opened if not incident.is_test] == [first]
     assert len(opened) == 1 + MOST_TESTS
+
+
+def test_a_button_that_presses_for_ever_pushes_nobody_elses_alarm_off_the_list(journal: Journal) -> None:
+    settings = SimpleNamespace(station="hq", role="hq")
+    place = Place("b", "b", "", "", "", "")
+    registry = SimpleNamespace(sites=dict, place_of=lambda _: place, children=dict)
+    station: Any = SimpleNamespace(journal=journal, settings=settings, registry=registry)
+    others = [kept(journal, replace(entry(1), source=f"b{number}")).id for number in (2, 3)]
+    flood = [kept(journal, entry(seq)).id for seq in range(1, MOST_ALARMS + 50)]
+    opened = Reception(station).open_incidents()
+    assert [incident.id for incident in opened] == [*reversed(flood[-MOST_OF_ONE:]), *reversed(others)]
+    assert [incident.more for incident in opened] == [0] * (MOST_OF_ONE - 1) + [len(flood) - MOST_OF_ONE, 0, 0]
 
 
 def test_a_station_whose_journal_fails_in_any_way_ends_loudly(store: Path | str) -> None:
