@@ -16,11 +16,15 @@ from tests.simulation import planted, schedules
 CHUNK = 500
 
 
-def chunk(first: int, count: int) -> tuple[int, int, list[schedules.Result]]:
-    """Runs some schedules; how many, how many presses were latched, and those that ended in a violation."""
+def _prepare() -> None:
     logging.disable(logging.CRITICAL)
     gc.freeze()
-    gc.set_threshold(100_000, 20, 50)  # worlds are full of circles, and short-lived
+    gc.disable()  # each schedule begins with a collection of what the one before left
+
+
+def chunk(first: int, count: int) -> tuple[int, int, list[schedules.Result]]:
+    """Runs some schedules; how many, how many presses were latched, and those that ended in a violation."""
+    _prepare()
     presses, bad = 0, []
     for seed in range(first, first + count):
         result = schedules.run(seed)
@@ -32,7 +36,7 @@ def chunk(first: int, count: int) -> tuple[int, int, list[schedules.Result]]:
 
 def find(number: int) -> schedules.Result | None:
     """Looks for a planted bug."""
-    logging.disable(logging.CRITICAL)
+    _prepare()
     return planted.caught(planted.PLANTED[number])
 
 
