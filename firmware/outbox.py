@@ -194,9 +194,12 @@ class Outbox:
 
     def _drop_oldest(self) -> tuple:
         # Counted before it is gone: a power cut in between reports one too many, never one too few.
-        self.dropped += 1
-        self._flash.write(_DROPPED, _record({wire.DETAIL: self.dropped}))
         number = self.events[0]
+        message = self._load("e", number[0], number[1]) or {}
+        self.dropped += 1
+        if message.get(wire.CODE) == wire.EVENTS_DROPPED:
+            self.dropped += message[wire.DETAIL]  # a report that never got through: what it counted is reported again
+        self._flash.write(_DROPPED, _record({wire.DETAIL: self.dropped}))
         self.remove_event(number)
         return number
 

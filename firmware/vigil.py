@@ -13,7 +13,7 @@ URGENT_TRUST_MS = 2000
 
 FIRST_MS = 250
 LONGEST_MS = 4000
-URGENT_LONGEST_MS = 1000
+URGENT_LONGEST_MS = 500
 LASTED_MS = 5000  # a session that was up for this long shows that the broker is well
 
 

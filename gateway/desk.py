@@ -28,6 +28,8 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
+OPEN = tuple(state for state in State if state is not State.CLOSED)
+
 NEXT_STEPS: dict[State, tuple[State, ...]] = {
     State.RAISED: (State.ACKNOWLEDGED, State.RESPONDING, State.ON_SCENE, State.CLOSED),
     State.ACKNOWLEDGED: (State.RESPONDING, State.ON_SCENE, State.CLOSED),

@@ -40,6 +40,11 @@ class Operator:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def page(self, path: str) -> str:
+        answer = self._http.get(path)
+        assert answer.status_code == 200, f"{path}: {answer.status_code}"
+        return answer.text
+
     def step(self, number: int, state: str, outcome: str | None = None, note: str = "") -> httpx.Response:
         body = {"state": state, "note": note, **({"outcome": outcome} if outcome else {})}
         return self._http.post(f"/api/v1/incidents/{number}/steps", json=body, headers={"X-CSRF-Token": self._csrf})

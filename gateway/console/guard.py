@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LONGEST_BODY = 16 * 1024
-LONGEST_LIST = 256 * 1024
+LONGEST_LIST = 1024 * 1024
 LONGEST_SITE = 64 * 1024
 LISTS = "/api/v1/revocations"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

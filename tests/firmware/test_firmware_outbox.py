@@ -243,6 +243,20 @@ def test_full_events_drop_the_oldest_count_it_and_report_it(tmp_path: Path, monk
     assert opened(tmp_path)[0].dropped == 0
 
 
+def test_a_report_of_dropped_events_that_is_dropped_itself_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_EVENTS", 3)
+    box, _, _ = opened(tmp_path)
+    for _ in range(5):
+        box.add_event(0, 0, wire.LOOP_CUT, "A")
+    box.remove_event(box.events[0])
+    assert box.report_dropped(0)
+    for _ in range(3):  # of the three that go the last one is the report of two
+        box.add_event(0, 0, wire.LOOP_CUT, "A")
+    assert box.dropped == 3 + 2
+
+
 def test_full_of_events_cut_anywhere_never_undercounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_EVENTS", 3)
     for steps in range(120):
