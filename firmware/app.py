@@ -9,7 +9,7 @@ import asyncio
 import gc
 import os
 
-from firmware import VERSION, bench, indicator, keys, loop, p256, renewal, settings, wifi, wire
+from firmware import VERSION, bench, indicator, keys, loop, p256, renewal, settings, slots, update, wifi, wire
 from firmware.button import Button
 from firmware.clock import Clock
 from firmware.command import Commands
@@ -214,6 +214,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
     told_of_renewal = lambda done, number, text: button.commands.answer(done, number, wire.RENEW, text)  # noqa: E731
     complain = lambda sentence: door.tell("error", sentence)  # noqa: E731
     button.renewal = renewal.Renewal(told.id, flash, Flash(IDENTITY), told_of_renewal, complain)
+    button.update = update.Update(told, slots.Slots(flash), button, to_restart.ring)
     if on_bench:
         button.tests_until_ms = bench.BENCH_MS
     door.tell("started", {"boot": store.boot, "reset": board.reset_cause, "firmware": VERSION, "bench": on_bench})
@@ -222,6 +223,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
     if fault:
         button.add_event(clock.ms(), wire.FAULTED, None, fault[:200])
     button.commands.resume()
+    button.update.resume()
     await asyncio.gather(
         _watch(button, board),
         _feed(button, board),
@@ -233,6 +235,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         _restart(button, to_restart),
         board.run(),
         renewal.run(button.renewal, button),
+        update.run(button.update),
         *([wifi.run(chooser, button.radio, button)] if chooser else []),
         button.session.run(),
     )
@@ -271,8 +274,14 @@ def main() -> None:
         return
     except Restart:
         door.tell("restarting", "headquarters asked for it")
+    except slots.Back:
+        door.tell("restarting", "the update has not proved itself")
     except Exception as problem:  # noqa: BLE001 - whatever it is, the answer is to say so and to start again
         door.tell("error", "%s: %s" % (type(problem).__name__, problem))
         if faults:
             faults.keep(clock.advance(), problem)
+            try:
+                slots.crashed(flash, problem)
+            except OSError:
+                pass  # the starts on trial are counted anyway
     door.restart()
