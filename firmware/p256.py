@@ -103,7 +103,7 @@ def _sum(at: tuple, x: int, y: int) -> tuple:
         return x, y, 1
     z1z1 = at[2] * at[2] % P
     if (x * z1z1 - at[0]) % P:
-        return _add(*at, x, y)
+        return _add(at[0], at[1], at[2], x, y)
     return _double(*at) if (y * at[2] * z1z1 - at[1]) % P == 0 else (1, 1, 0)
 
 

@@ -48,16 +48,20 @@ class Manifest:
 
     def __init__(self, octets: bytes) -> None:
         fields = wire.decode(octets)
-        if not isinstance(fields, dict) or fields.get(_FORMAT) != FORMAT or len(fields) != 5:
+        if not isinstance(fields, dict) or sorted(fields) != [0, 1, 2, 3, 4] or fields[_FORMAT] != FORMAT:
             raise wire.WireError("the manifest is not of a form that this firmware knows")
-        self.version = fields.get(_VERSION)
+        self.version = fields[_VERSION]
         number(self.version)
-        self.boards = fields.get(_BOARDS)
-        self.mpy = fields.get(_MPY)
-        files = fields.get(_FILES)
+        self.boards = fields[_BOARDS]
+        self.mpy = fields[_MPY]
+        files = fields[_FILES]
         if not isinstance(self.boards, list) or not all([board in settings.BOARDS for board in self.boards]):
             raise wire.WireError("the manifest names no boards")
-        if not isinstance(files, list) or not 0 < len(files) <= MAX_FILES or not all([_is_file(file) for file in files]):
+        if (
+            not isinstance(files, list)
+            or not 0 < len(files) <= MAX_FILES
+            or not all([_is_file(file) for file in files])
+        ):
             raise wire.WireError("the manifest's list of files is damaged")
         if len({file[0] for file in files}) != len(files):
             raise wire.WireError("the manifest names a file twice")

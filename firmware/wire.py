@@ -584,9 +584,7 @@ def check(message: dict) -> None:
 
 
 def _is_wanted(wanted: list) -> bool:
-    return (
-        len(wanted) == 2 and isinstance(wanted[0], bytes) and len(wanted[0]) == 8 and _is_number(wanted[1], _UINT32)
-    )
+    return len(wanted) == 2 and isinstance(wanted[0], bytes) and len(wanted[0]) == 8 and _is_number(wanted[1], _UINT32)
 
 
 def _are_named(named, bound: int) -> bool:

@@ -132,6 +132,10 @@ class Peer:
         """A message on the receipt topic of `device`."""
         self._client.publish(f"tocsin/1/{device}/receipt", payload, 1)
 
+    def command(self, device: str, payload: bytes) -> None:
+        """A message on the command topic of `device`."""
+        self._client.publish(f"tocsin/1/{device}/command", payload, 1)
+
 
 class Post:
     """One button's side of the peer: its key, its messages, receipts for it."""

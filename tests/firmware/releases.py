@@ -28,7 +28,7 @@ def real(folder: Path, version: str, *changes: tuple[str, str, str]) -> releases
     """The firmware of this project under another version; changes: (module, text, the text in its place)."""
     project = folder / version
     shutil.copytree(PROJECT / "firmware", project / "firmware")
-    for module, old, new in (("__init__", 'VERSION = "', f'VERSION = "{version}"  # was "'), *changes):
+    for module, old, new in (("__init__", 'VERSION = "', f'VERSION = "{version}"\n_WAS = "'), *changes):
         path = project / "firmware" / f"{module}.py"
         text = path.read_text(encoding="utf-8")
         assert old in text

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +18,7 @@ from firmware.flash import Flash
 from firmware.update import Update
 from provisioning.release import signed
 from gateway import keys
-from tests.firmware.releases import FILES, KEY, POINT, small
+from tests.firmware.releases import FILES, POINT, small
 from tests.firmware.test_button_conduct import KEY as MESSAGE_KEY
 from tests.firmware.test_button_conduct import PRESSED, REST, Desk
 from tests.firmware.test_firmware_command import block
