@@ -132,6 +132,7 @@ CLOCK_JUMPED = 57  # DETAIL: by how much
 CHECKPOINT = 58  # of the journal's hash chain
 REGISTRY_ENTRY = 59  # some fields of a child's entry as they are now; journaled, never relayed
 SITE_CHANGED = 48
+ROLLOUT = 60  # of a firmware to buttons: begun, halted, over; DETAIL: a sentence
 
 # CODE of a command
 IDENTIFY = 1
