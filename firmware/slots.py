@@ -131,10 +131,11 @@ def _app(slot: str):
 
 
 def _installed():
+    """The installed firmware, also after one in a slot did not start."""
     for slot in SLOTS:
         if slot in sys.path:
             sys.path.remove(slot)
-    _forget()
+            _forget()
     return __import__("firmware.app", None, None, ["main"])
 
 
