@@ -11,7 +11,7 @@ import os
 import sys
 
 import firmware
-from firmware import VERSION, bench, indicator, loop, renewal, settings, wifi, wire
+from firmware import VERSION, bench, indicator, loop, renewal, settings, slots, update, wifi, wire
 from firmware.button import Button
 from firmware.clock import Clock
 from firmware.command import Commands
@@ -266,6 +266,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
     told_of_renewal = lambda done, number, text: button.commands.answer(done, number, wire.RENEW, text)  # noqa: E731
     complain = lambda sentence: door.tell("error", sentence)  # noqa: E731
     button.renewal = renewal.Renewal(told.id, flash, Flash(IDENTITY), told_of_renewal, complain)
+    button.update = update.Update(told, slots.Slots(flash), button, to_restart.ring)
     if on_bench:
         button.tests_until_ms = bench.BENCH_MS
     door.tell("started", {"boot": store.boot, "reset": board.reset_cause, "firmware": VERSION, "bench": on_bench})
@@ -274,6 +275,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
     if fault:
         button.add_event(clock.ms(), wire.FAULTED, None, fault[:200])
     button.commands.resume()
+    button.update.resume()
     tasks = {
         "watch": _watch(button, board, roll),
         "send": _send(button, to_send, roll),
@@ -283,6 +285,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         "introduce": _introduce(button, door, roll),
         "restart": _restart(button, to_restart, roll),
         "renewal": renewal.run(button.renewal, button, roll),
+        "update": update.run(button.update, roll),
         "session": button.session.run(),
     }
     if chooser:
@@ -322,8 +325,14 @@ def main() -> None:
         return
     except Restart:
         door.tell("restarting", "headquarters asked for it")
+    except slots.Back:
+        door.tell("restarting", "the update has not proved itself")
     except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - whatever it is: say so and start again
         door.tell("error", "%s: %s" % (type(problem).__name__, problem))
         if faults:
             faults.keep(clock.advance(), problem)
+            try:
+                slots.crashed(flash, problem)
+            except OSError:
+                pass  # the starts on trial are counted anyway
     door.restart()

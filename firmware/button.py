@@ -41,6 +41,7 @@ class Button:
         self.session = None  # set by app.py: session and button need each other
         self.commands = None  # set by app.py likewise
         self.renewal = None  # set by app.py likewise
+        self.update = None  # set by app.py likewise
         self.radio = None  # set by app.py, on a board that has one
         self.up_ms = None  # when the present or the last session came up
         self.proved_ms = None  # when the newest heartbeat that headquarters answered on it was sent
@@ -297,6 +298,7 @@ class Button:
             reconnects=self.session.reconnects,
             refused=self.refused + self.session.refused,
             storage_failed=self.storage_failed,
+            wanted=self.update.wanted() if self.update else None,
         )
         self._beaten += 1
         if self._publish("heartbeat", message, 0):
@@ -388,6 +390,8 @@ class Button:
         elif number in self.outbox.events:  # what was sent is among the oldest
             self._store(self.outbox.remove_event, number)
             self.window.done(number)
+            if self.update is not None:
+                self.update.receipted(number)
         else:
             self._answered(number)
         self._wake()

@@ -99,6 +99,7 @@ class Exchange:
         self.counters: dict[str, int] = defaultdict(int)
         self.uplinks: Sequence[Uplink] = ()
         self.send_down: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self.wanted: Callable[[str, dict[int, Any]], None] = lambda _child, _message: None  # pieces of an update
         self.confirm: Callable[[str], None] = lambda _child: None  # a pending child was believed
         self.pressed: Callable[[float], None] = lambda _seconds: None  # of a press: how long until it was committed
         self.watch_lock = threading.RLock()
@@ -361,6 +362,8 @@ class Exchange:
         if self._hq:
             for child in (source, *alive):
                 self.commands.heard(child, now, self.clock.utc_ms())
+            if wire.WANTED in message:
+                self.wanted(source, message)
         for shown_boot, shown_seq, stage in message.get(wire.SHOWN, []) if self._hq else []:
             self._remind((source, shown_boot, shown_seq), stage)
 
@@ -613,7 +616,12 @@ class Exchange:
 
     def renew(self, child: str, certificate: bytes, until: str, by: str) -> None:
         """Sends a button a certificate, in DER; see Commands.give."""
-        self.commands.give(child, wire.RENEW, by, self.clock.utc_ms(), None, None, certificate=(until, certificate))
+        self.commands.give(child, wire.RENEW, by, self.clock.utc_ms(), None, None, brings=(until, certificate))
+        self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
+
+    def offer_update(self, child: str, version: str, offer: bytes, by: str) -> None:
+        """Offers a button a release; see Commands.give."""
+        self.commands.give(child, wire.UPDATE, by, self.clock.utc_ms(), None, None, brings=(version, offer))
         self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
 
     def _send_command(self, child: str, payload: bytes) -> None:

@@ -15,6 +15,7 @@ CODES = {
     wire.COMMAND_DONE: "command_done",
     wire.COMMAND_FAILED: "command_failed",
     wire.FAULTED: "faulted",
+    wire.UPDATE_TRIAL: "update_trial",
     wire.STILL_PRESSED: "still_pressed",
     wire.CONTACT_CHATTERS: "contact_chatters",
     wire.CONTACT_STUCK: "contact_stuck",
@@ -43,6 +44,7 @@ CODES = {
     wire.CHECKPOINT: "checkpoint",
     wire.REGISTRY_ENTRY: "registry_entry",
     wire.SITE_CHANGED: "site_changed",
+    wire.ROLLOUT: "rollout",
 }
 CAUSES = {wire.HOLD_UP: "hold_up", wire.DURESS: "duress", wire.MEDICAL: "medical", wire.TEST: "test"}
 HOWS = {wire.BOTH_CONTACTS: "both", wire.CONTACT_A: "contact_a", wire.CONTACT_B: "contact_b"}
