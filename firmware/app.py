@@ -9,7 +9,7 @@ import asyncio
 import gc
 import os
 
-from firmware import VERSION, bench, indicator, keys, loop, p256, renewal, settings, wifi, wire
+from firmware import VERSION, bench, indicator, keys, loop, p256, paths, renewal, settings, wifi, wire
 from firmware.button import Button
 from firmware.clock import Clock
 from firmware.command import Commands
@@ -183,7 +183,7 @@ def _chooser(told, board, flash, door, button):
     button.radio = wifi.Radio()
     known = wifi.Known(flash, told.wifi, lambda sentence: door.tell("error", sentence))
     answer = lambda done, number, text: button.commands.answer(done, number, wire.WIFI, text)  # noqa: E731
-    return wifi.Wifi(known, hasattr(board, "cable"), answer)
+    return wifi.Wifi(known, board.lan is not None, answer)
 
 
 async def run(told, key, board, flash, faults, door, on_bench) -> None:
@@ -198,6 +198,8 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         to_show.ring()
 
     button = Button(told, key, store, board, clock, wake)
+    if board.lan:
+        button.paths = paths.Paths()
     button.session = Session(
         told.id,
         told.brokers,
@@ -207,6 +209,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         on_up=button.connected,
         on_down=button.disconnected,
         log=lambda text: door.tell("session", str(text)),
+        paths=button.paths,
     )
     button.session.urgent = bool(button.latch.unconfirmed())
     chooser = _chooser(told, board, flash, door, button)
@@ -233,6 +236,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         _restart(button, to_restart),
         board.run(),
         renewal.run(button.renewal, button),
+        *([paths.run(button.paths, board.lan, button.radio, chooser, button)] if board.lan else []),
         *([wifi.run(chooser, button.radio, button)] if chooser else []),
         button.session.run(),
     )

@@ -41,6 +41,7 @@ class Button:
         self.commands = None  # set by app.py likewise
         self.renewal = None  # set by app.py likewise
         self.radio = None  # set by app.py, on a board that has one
+        self.paths = None  # set by app.py, on a board that has a cable
         self.up_ms = None  # when the present or the last session came up
         self.proved_ms = None  # when the newest heartbeat that headquarters answered on it was sent
         self.tests_until_ms = 0  # a press before this is a technician's test (bench.py)
@@ -270,13 +271,17 @@ class Button:
         del self._beats[:-BEATS]
         heap = health.heap_free()
         self._heap_least = min(self._heap_least, heap) if self._heap_least else heap
+        path, spare = self.paths.told() if self.paths else (None, None)
+        by_radio = self.radio and path != wire.BY_CABLE
         message = health.heartbeat(
             number,
             self.loops,
             uptime_ms=self.clock.ms(),
             battery_mv=self.board.battery_mv(),
             mains=self.board.mains(),
-            rssi=self.radio.rssi() if self.radio else self.board.rssi(),
+            rssi=self.radio.rssi() if by_radio else self.board.rssi(),
+            path=path,
+            spare=spare,
             reset=self.board.reset_cause,
             firmware=self.board.version,
             pending=len(self.latch.unconfirmed()) + self.outbox.waiting,

@@ -103,6 +103,9 @@ class Watch:
 
     _NEW = re.compile(r"New connection from (\S+?)(?::\d+)? on port")
     _FAILED = re.compile(r"Client connection from (\S+) failed: error:\w+:[^:]*:[^:]*:(.+?)\.?$")
+    _LOOKED = re.compile(
+        r"unexpected eof while reading\.?$"
+    )  # it accepts, and is hung up on: a button's look (paths.py)
     _AS = re.compile(r"New client connected from (\S+?)(?::\d+)? as (\S+)")
     _DENIED = re.compile(r"Denied PUBLISH from (\S+) \(.*?'(.*?)', \.\.\. \((\d+) bytes\)\)")
     _LARGE = re.compile(r"Dropped too large PUBLISH from (\S+) \(.*?'(.*?)'(?:, \.\.\. \((\d+) bytes\))?")
@@ -131,6 +134,8 @@ class Watch:
         elif match := self._AS.search(text):
             if match[1] in self._addresses:
                 self._addresses.remove(match[1])
+        elif self._LOOKED.search(text):
+            return False
         elif match := self._TLS.search(text):
             who = " or ".join(sorted(set(self._addresses[-3:]))) or "?"  # whoever is still shaking hands
             return self._note(who, self._why(match[1]), text)
