@@ -11,7 +11,7 @@ import os
 import sys
 
 import firmware
-from firmware import VERSION, bench, indicator, loop, renewal, settings, slots, update, wifi, wire
+from firmware import VERSION, bench, indicator, loop, paths, renewal, settings, slots, update, wifi, wire
 from firmware.button import Button
 from firmware.clock import Clock
 from firmware.command import Commands
@@ -232,7 +232,7 @@ def _chooser(told, board, flash, door, button):
     button.radio = wifi.Radio()
     known = wifi.Known(flash, told.wifi, lambda sentence: door.tell("error", sentence))
     answer = lambda done, number, text: button.commands.answer(done, number, wire.WIFI, text)  # noqa: E731
-    return wifi.Wifi(known, hasattr(board, "cable"), answer)
+    return wifi.Wifi(known, board.lan is not None, answer)
 
 
 async def run(told, key, board, flash, faults, door, on_bench) -> None:
@@ -248,6 +248,8 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         to_show.ring()
 
     button = Button(told, key, store, board, clock, wake)
+    if board.lan:
+        button.paths = paths.Paths()
     button.session = Session(
         told.id,
         told.brokers,
@@ -259,6 +261,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         log=lambda text: door.tell("session", str(text)),
         roll=roll,
         weigh=button.weigh,
+        paths=button.paths,
     )
     button.session.urgent = bool(button.latch.unconfirmed())
     chooser = _chooser(told, board, flash, door, button)
@@ -288,6 +291,8 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         "update": update.run(button.update, roll),
         "session": button.session.run(),
     }
+    if board.lan:
+        tasks["paths"] = paths.run(button.paths, board.lan, button.radio, chooser, button, roll)
     if chooser:
         tasks["wifi"] = wifi.run(chooser, button.radio, button, roll)
     for name in tasks:

@@ -43,6 +43,7 @@ class Button:
         self.renewal = None  # set by app.py likewise
         self.update = None  # set by app.py likewise
         self.radio = None  # set by app.py, on a board that has one
+        self.paths = None  # set by app.py, on a board that has a cable
         self.up_ms = None  # when the present or the last session came up
         self.proved_ms = None  # when the newest heartbeat that headquarters answered on it was sent
         self.tests_until_ms = 0  # a press before this is a technician's test (bench.py)
@@ -281,13 +282,17 @@ class Button:
         self._beats.append((number, self.clock.ms()))
         del self._beats[:-BEATS]
         heap = self.weigh()
+        path, spare = self.paths.told() if self.paths else (None, None)
+        by_radio = self.radio and path != wire.BY_CABLE
         message = health.heartbeat(
             number,
             self.loops,
             uptime_ms=self.clock.ms(),
             battery_mv=self.board.battery_mv(),
             mains=self.board.mains(),
-            rssi=self.radio.rssi() if self.radio else self.board.rssi(),
+            rssi=self.radio.rssi() if by_radio else self.board.rssi(),
+            path=path,
+            spare=spare,
             reset=self.board.reset_cause,
             firmware=self.board.version,
             pending=len(self.latch.unconfirmed()) + self.outbox.waiting,

@@ -62,6 +62,8 @@ MAINTAINED = 39  # in an answer to a station: [[child, for how many seconds its 
 HEAP_LEAST = 45
 ELSEWHERE = 47  # in an answer to a station: [child, …] that it misses and that another station brings
 WANTED = 46  # the pieces of an update that come next: [the first 8 bytes of its head's SHA-256, offset]
+PATH = 48  # which carries the button's session
+SPARE = 49  # how its other one is
 
 # KIND
 ALARM = 1
@@ -91,7 +93,7 @@ ACKNOWLEDGED = 3
 RESPONDING = 4
 CLOSED = 5
 
-# CODE of an event. A button's own: below 16. A station's: 16 to 31, 40 and up. Steps of an incident: 32 to 39.
+# CODE of an event. A button's own: below 16, 60 and up. A station's: 16 to 31, 40 and up. Steps of an incident: 32 to 39.
 STARTED = 1
 LOOP_CUT = 2
 LOOP_SHORTED = 3
@@ -107,6 +109,9 @@ UPDATE_TRIAL = 12  # a new firmware runs, and is kept if headquarters' receipt f
 STILL_PRESSED = 13  # since before the start: DETAIL is [boot, seq] of the alarm that it belongs to
 CONTACT_CHATTERS = 14
 CONTACT_STUCK = 15
+PATH_CHANGED = 60  # SUBJECT: the path that carries now; DETAIL: why
+SPARE_LOST = 61  # SUBJECT: the path over which no station answers, beside the one that carries; DETAIL: why
+SPARE_BACK = 62
 CHILD_SILENT = 16
 CHILD_BACK = 17
 BROKER_LOST = 18
@@ -169,6 +174,13 @@ CHILD_TAMPERED = 4
 # SUPPLY, as a heartbeat states it
 ON_BATTERY = 0
 ON_MAINS = 1
+
+# PATH, and SPARE, as a heartbeat states them
+BY_CABLE = 1
+BY_WIFI = 2
+NO_SPARE = 0
+SPARE_READY = 1
+SPARE_DEAD = 2
 
 _INT = 0
 _BYTES = 2
@@ -526,6 +538,8 @@ _BOUND = {
     REFUSED: _UINT53,
     DISK: _UINT53,
     STORAGE: 255,
+    PATH: 255,
+    SPARE: 255,
 }
 _TYPE = {
     SUBJECT: str,

@@ -134,6 +134,8 @@ class Child:
     battery_mv: int | None = None
     on_mains: bool | None = None
     rssi_dbm: int | None = None  # None on a cable
+    path: str | None = None  # "cable", "wifi": which carries, where the button says so
+    spare: str | None = None  # "none", "ready", "dead": its other path, likewise
     firmware: str | None = None
     uptime_ms: int | None = None
     pending: int | None = None

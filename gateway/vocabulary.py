@@ -19,6 +19,9 @@ CODES = {
     wire.STILL_PRESSED: "still_pressed",
     wire.CONTACT_CHATTERS: "contact_chatters",
     wire.CONTACT_STUCK: "contact_stuck",
+    wire.PATH_CHANGED: "path_changed",
+    wire.SPARE_LOST: "spare_lost",
+    wire.SPARE_BACK: "spare_back",
     wire.CHILD_SILENT: "child_silent",
     wire.CHILD_BACK: "child_back",
     wire.BROKER_LOST: "broker_lost",
@@ -55,6 +58,8 @@ LOOPS = {
     wire.LOOP_IS_SHORTED: "shorted",
     wire.LOOP_IS_FAULTY: "faulty",
 }
+PATHS = {wire.BY_CABLE: "cable", wire.BY_WIFI: "wifi"}
+SPARES = {wire.NO_SPARE: "none", wire.SPARE_READY: "ready", wire.SPARE_DEAD: "dead"}
 STAGES = {
     State.RAISED: wire.AT_HQ,
     State.ACKNOWLEDGED: wire.ACKNOWLEDGED,
