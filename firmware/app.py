@@ -211,6 +211,7 @@ def _private_key() -> bytes:
 
 def _message_key(told, flash) -> bytes:
     """The message key; SettingsFault. What computes it is needed once in a start: its memory is given back."""
+    before = set(sys.modules)
     from firmware import keys, p256
 
     try:
@@ -218,9 +219,9 @@ def _message_key(told, flash) -> bytes:
     except p256.KeyFault as fault:
         raise settings.SettingsFault("identity or hq_message_key: %s" % fault) from None
     finally:
-        for name in ("keys", "p256", "der"):
-            del sys.modules["firmware." + name]
-            delattr(firmware, name)
+        for name in set(sys.modules) - before:
+            del sys.modules[name]
+            delattr(firmware, name.split(".")[1])
 
 
 def _chooser(told, board, flash, door, button):
