@@ -47,6 +47,7 @@ NAMES = {
     wire.UPDATE: "update",
     wire.RENEW: "certificate",
 }
+LAST = 0xFFFFFFFF  # boot and seq of a message are no greater
 ANSWERS = {wire.COMMAND_DONE: "done", wire.COMMAND_FAILED: "failed"}
 
 # What an answer may still change: a network that failed on trial is kept by the button and may work later, and a
@@ -253,8 +254,8 @@ class Commands:
         state, detail = ANSWERS.get(message[wire.CODE]), message.get(wire.DETAIL)
         if state is None or not isinstance(detail, dict):
             return
-        number, text = (detail.get(wire.ANSWER_BOOT), detail.get(wire.ANSWER_SEQ)), detail.get(wire.ANSWER_TEXT)
-        if not (isinstance(number[0], int) and isinstance(number[1], int) and isinstance(text, str)):
+        number, text = _number_in(detail), detail.get(wire.ANSWER_TEXT)
+        if number is None or not isinstance(text, str):
             return
         connection.execute(
             update(schema.commands)
@@ -267,7 +268,8 @@ class Commands:
         detail = message.get(wire.DETAIL)
         if message[wire.CODE] not in ANSWERS or not isinstance(detail, dict):
             return
-        one = self._outstanding.drop(child, (detail.get(wire.ANSWER_BOOT, 0), detail.get(wire.ANSWER_SEQ, 0)))
+        number = _number_in(detail)
+        one = self._outstanding.drop(child, number) if number else None
         if one and one.code == wire.RENEW and one.detail and message[wire.CODE] == wire.COMMAND_DONE:
             self.certified(child, one.detail)
 
@@ -320,6 +322,12 @@ class Commands:
                 select(schema.commands).where(_T.child == child).order_by(_T.id.desc()).limit(limit)
             ).all()
         return [_command(row) for row in rows]
+
+
+def _number_in(detail: Mapping[int, Any]) -> tuple[int, int] | None:
+    """(boot, seq) of the command that an answer is to; None: it names none that there could be."""
+    boot, seq = detail.get(wire.ANSWER_BOOT), detail.get(wire.ANSWER_SEQ)
+    return (boot, seq) if all(type(one) is int and 0 <= one <= LAST for one in (boot, seq)) else None  # type: ignore[return-value]
 
 
 def _command(row: Row[Any]) -> Command:

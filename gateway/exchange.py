@@ -245,7 +245,17 @@ class Exchange:
                 self.commands.answered(connection, arrival.source, arrival.message, now)
             return kept
 
-        self._journal.later(keep, committed, alarm=alarm)
+        def unkept(error: Exception) -> None:
+            self._unkept.discard(Identity(*arrival.identity))
+            self.refuse(arrival.source, f"it can't be journaled: {error}"[:200], payload)
+            if self._hq and not alarm:
+                self._dismiss(f"tocsin/1/{arrival.child}/", arrival.identity if arrival.framed else None)
+            self._let_go(ticket)
+
+        def bare(connection: Connection) -> Kept:
+            return self._journal.keep_bare(connection, entry)
+
+        self._journal.later(keep, committed, alarm=alarm, failed=unkept, instead=bare)
 
     def _take_on(self, identity: tuple[str, int, int], *, alarm: bool) -> bool:
         """Whether a message is to be journaled. While the disk is in trouble a repeat is not, nor one too many: memory is bounded."""

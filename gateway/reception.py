@@ -396,6 +396,7 @@ class Reception:
         """The station's own state."""
         of = self._of
         counters = {**of.exchange.counters, "commits": of.journal.commits, "refused": of.refusals.total}
+        counters |= {"writes that failed for what they say": of.journal.unfit} if of.journal.unfit else {}
         return Health(
             station=self.station,
             role=self.role,
