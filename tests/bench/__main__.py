@@ -60,8 +60,8 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * share) - 1)]
 
 
-def measure(presses: int) -> str:
-    """Presses so many times through each pipeline; returns the tables in Markdown."""
+def measure(presses: int) -> tuple[str, dict[str, Any]]:
+    """Presses so many times through each pipeline; the tables in Markdown, and the same figures by name."""
     say("Starting headquarters, a site and a button, and beside them two bridged brokers and a button …")
     with World(buttons=[DEVICE]) as world, Peer(world) as peer, Floors(peer) as floors:
         tocsin = Pipeline(
@@ -101,7 +101,20 @@ def measure(presses: int) -> str:
             if tocsin.times and bridge.times and all(bare.values()):
                 say(tables(tocsin, bridge, bare))
             raise
-        return tables(tocsin, bridge, bare)
+        return tables(tocsin, bridge, bare), figures(tocsin, bridge, bare)
+
+
+def figures(tocsin: Pipeline, bridge: Pipeline, bare: dict[str, list[float]]) -> dict[str, Any]:
+    """Median and 99th percentile of every period and floor, in ms."""
+
+    def shares(values: list[float]) -> dict[str, float]:
+        return {name: round(percentile(values, share), 2) for name, share in (("p50", 0.5), ("p99", 0.99))}
+
+    found: dict[str, Any] = {
+        pipeline.name: {field: shares([getattr(one, field) for one in pipeline.times]) for field in STEPS}
+        for pipeline in (tocsin, bridge)
+    }
+    return {**found, "floor": {name: shares(values) for name, values in bare.items()}, "presses": len(tocsin.times)}
 
 
 def tables(tocsin: Pipeline, bridge: Pipeline, bare: dict[str, list[float]]) -> str:
@@ -192,7 +205,7 @@ def main() -> int:
             said["machine"] = machine() + f"{load:.1f} and {os.getloadavg()[0]:.1f}"
             sys.stdout.write(json.dumps(said) + "\n")
             return 0
-        measured = measure(arguments.presses)
+        measured, found = measure(arguments.presses)
     except (TimeoutError, RuntimeError) as error:
         say(str(error))
         return 1
@@ -203,7 +216,7 @@ def main() -> int:
         f"{arguments.presses} presses through each pipeline, one at a time, in {BLOCKS} blocks that take turns.\n\n"
         f"{measured}\n\n{machine()}{load:.1f} and {os.getloadavg()[0]:.1f}."
     )
-    sys.stdout.write(result + "\n")
+    sys.stdout.write(f"{result}\n{json.dumps(found)}\n")
     if arguments.write:
         before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
         PAGE.write_text(f"{before}{BEGIN}\n\n{result}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")

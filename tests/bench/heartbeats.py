@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from demo.process import Keeper, Process, wait_until
-from demo.world import HQ, PROJECT, World, free_ports
+from demo.world import HQ, PROJECT, SITE, World, free_ports
 from firmware import mqtt, wire
 from tests.bench import gateways, usage
 from tests.bench.counting import OCTETS
@@ -100,6 +100,8 @@ class Sender:
 def measure(heartbeats: int, say: Callable[[str], None], blocks: int = BLOCKS) -> dict[str, Any]:
     """Heartbeats a second, and processor time of each, for both subjects: of BLOCKS blocks of `heartbeats`."""
     with World(buttons=[]) as world, _Peer(world) as peer:
+        for part in ("station", "broker"):  # the site beats, too
+            world.processes[f"{part} {SITE}"].stop()
         names = [f"beating-{number:02}" for number in range(BUTTONS)]
         for name in names:
             world.issue(name)
