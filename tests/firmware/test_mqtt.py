@@ -89,7 +89,7 @@ def test_packets_that_no_broker_may_send_a_button_are_refused(octets: str, why: 
     assert why in str(refusal)
 
 
-def test_a_packet_of_4096_octets_is_read_and_one_of_4097_is_not() -> None:
+def test_a_packet_of_2048_octets_is_read_and_one_of_2049_is_not() -> None:
     body = b"\x00\x01a" + bytes(mqtt.MAX_PACKET - 6)
     whole = b"\x30" + bytes((len(body) & 127 | 128, len(body) >> 7)) + body
     assert len(whole) == mqtt.MAX_PACKET
