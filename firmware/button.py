@@ -193,11 +193,9 @@ class Button:
 
     def add_event(self, since_ms: int, code: int, subject=None, detail=None):
         """Keeps an event, which is sent when its turn comes; its (boot, seq), or None if it could not be kept."""
-        kept = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
-        for number in kept[1:] if kept else ():
-            self.window.done(number)
+        number = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
         self._wake()
-        return kept[0] if kept else None
+        return number
 
     def _store(self, write, *what):
         """Storage that fails must not stop an alarm: it is said, and the button goes on with what is in memory."""
@@ -268,6 +266,12 @@ class Button:
         waits = [wait for wait in (self.latch.wait_ms(now_ms), self.window.wait_ms(now_ms)) if wait is not None]
         return min(waits) if waits else None
 
+    def weigh(self) -> int:
+        """Free bytes of the heap now; the least of all is in the heartbeat. The session asks in the middle of handshakes, too."""
+        heap = health.heap_free()
+        self._heap_least = min(self._heap_least, heap) if self._heap_least else heap
+        return heap
+
     def beat(self) -> None:
         """Sends a heartbeat."""
         if not self.session.up:
@@ -275,8 +279,7 @@ class Button:
         number = self.outbox.number()
         self._beats.append((number, self.clock.ms()))
         del self._beats[:-BEATS]
-        heap = health.heap_free()
-        self._heap_least = min(self._heap_least, heap) if self._heap_least else heap
+        heap = self.weigh()
         message = health.heartbeat(
             number,
             self.loops,
@@ -296,8 +299,8 @@ class Button:
             storage_failed=self.storage_failed,
         )
         self._beaten += 1
-        self._delay_ms = 0
-        self._publish("heartbeat", message, 0)
+        if self._publish("heartbeat", message, 0):
+            self._delay_ms = 0
 
     # ------------------------------------------------------------------------------------------- the session
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from firmware import wire
 from gateway import batch, relay
 from gateway.desk import NEXT_STEPS, Outcome, State, StepRefusedError, StorageError
+from gateway.exchange import EVENTS_UNKEPT
 from gateway.supervision import LATE_MS
 from gateway.vocabulary import MANY_NAMED, STAGES
 from tests.simulation.button import ButtonMachine
@@ -130,8 +131,9 @@ class World(Witness):
 
     def _must_hold(self, station: Station, envelope: wire.Envelope) -> None:
         number = (envelope.kid, envelope.message[wire.BOOT], envelope.message[wire.SEQ])
-        repeats = station.journal.trouble is not None and number in station.exchange._unkept
-        if not station.records.has(number) and not repeats:  # of a repeat, whoever sent it holds the first one
+        unkept = station.exchange._unkept
+        left = station.journal.trouble is not None and (number in unkept or len(unkept) >= EVENTS_UNKEPT)
+        if not station.records.has(number) and not left:  # what is left to who sent it comes again
             self.broken("no PUBACK before the commit", f"{station.name} acknowledges {number}")
 
     def committed(self, station: Station, entry: Entry) -> None:
@@ -146,9 +148,8 @@ class World(Witness):
         code, subject = entry.message[wire.CODE], entry.message.get(wire.SUBJECT)
         detail = entry.message.get(wire.DETAIL)
         if code in {wire.CHILD_SILENT, wire.MANY_SILENT}:
-            many = isinstance(detail, dict)
-            behind = [] if many else str(detail).rpartition("behind it: ")[2].split(", ")
-            lost = detail[MANY_NAMED] if many else [subject]
+            named = detail[MANY_NAMED] if isinstance(detail, dict) else []
+            lost, behind = ([subject], named) if code == wire.CHILD_SILENT else (named, [])
             if entry.source == station.name:
                 for child in lost:
                     self._reported(station, child)
