@@ -4,7 +4,7 @@
 
 In: {"press": [how many, ms between]}, {"gap": true}. Out: {"up": heap of the client, bytes}, {"acked": press, "us": since it},
 {"failed": press}, {"gap": ms, the longest time that the button was not read, over the 10 ms between readings}.
-Each line has "at", UTC nanoseconds. {"ready": true}: send what to do.
+Each line has "at", UTC nanoseconds.
 """
 
 import asyncio
