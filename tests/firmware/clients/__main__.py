@@ -16,7 +16,7 @@ from tests.parts import PROJECT
 
 PAGE = PROJECT / "docs" / "firmware.md"
 BEGIN, END = "<!-- make bench-firmware ARGS=--write -->\n", "<!-- end -->\n"
-MODULES = ("session", "link", "mqtt", "route", "vigil", "clock")
+MODULES = ("session", "link", "mqtt", "names", "route", "vigil", "roll", "clock")
 """What of the firmware a client is: the rest has no counterpart in the others."""
 MEMORY = Path("/dev/shm")  # where files are in memory: a button's flash knows no other programs that wait for the disk
 WIDER = 1.8  # a heap at 64 bits over the same at the chip's 32
