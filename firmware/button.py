@@ -41,7 +41,9 @@ class Button:
         self.session = None  # set by app.py: session and button need each other
         self.commands = None  # set by app.py likewise
         self.renewal = None  # set by app.py likewise
+        self.update = None  # set by app.py likewise
         self.radio = None  # set by app.py, on a board that has one
+        self.paths = None  # set by app.py, on a board that has a cable
         self.up_ms = None  # when the present or the last session came up
         self.proved_ms = None  # when the newest heartbeat that headquarters answered on it was sent
         self.tests_until_ms = 0  # a press before this is a technician's test (bench.py)
@@ -280,13 +282,17 @@ class Button:
         self._beats.append((number, self.clock.ms()))
         del self._beats[:-BEATS]
         heap = self.weigh()
+        path, spare = self.paths.told() if self.paths else (None, None)
+        by_radio = self.radio and path != wire.BY_CABLE
         message = health.heartbeat(
             number,
             self.loops,
             uptime_ms=self.clock.ms(),
             battery_mv=self.board.battery_mv(),
             mains=self.board.mains(),
-            rssi=self.radio.rssi() if self.radio else self.board.rssi(),
+            rssi=self.radio.rssi() if by_radio else self.board.rssi(),
+            path=path,
+            spare=spare,
             reset=self.board.reset_cause,
             firmware=self.board.version,
             pending=len(self.latch.unconfirmed()) + self.outbox.waiting,
@@ -297,6 +303,7 @@ class Button:
             reconnects=self.session.reconnects,
             refused=self.refused + self.session.refused,
             storage_failed=self.storage_failed,
+            wanted=self.update.wanted() if self.update else None,
         )
         self._beaten += 1
         if self._publish("heartbeat", message, 0):
@@ -388,6 +395,8 @@ class Button:
         elif number in self.outbox.events:  # what was sent is among the oldest
             self._store(self.outbox.remove_event, number)
             self.window.done(number)
+            if self.update is not None:
+                self.update.receipted(number)
         else:
             self._answered(number)
         self._wake()

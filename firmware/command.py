@@ -16,6 +16,7 @@ _NAMES = {
     wire.TEST_ALARM: "test",
     wire.REBOOT: "reboot",
     wire.CONFIGURE: "configuration",
+    wire.UPDATE: "update",
     wire.RENEW: "certificate",
 }
 _LONGEST = 112  # octets of a detail: as long for every network, so that its length says nothing of the password
@@ -68,6 +69,10 @@ class Commands:
         """A command from the broker. Raises WireError for what is not to be believed, and does nothing then."""
         message = self._read(payload)
         number, code = (message[wire.BOOT], message[wire.SEQ]), message[wire.CODE]
+        if code == wire.PIECE:  # an old one does no harm: its place and its hash are known
+            if self._button.update and self._button.update.piece(message.get(wire.DETAIL)):
+                self._button.beat()
+            return
         again = self._last(code)[0] == number  # it was cut short by a restart
         if not self._is_to_do(number, code):
             return
@@ -83,6 +88,8 @@ class Commands:
             self._reboot(number, again)
         elif code == wire.CONFIGURE:
             self._configure(number, message.get(wire.DETAIL))
+        elif code == wire.UPDATE:
+            self._update(number, message.get(wire.DETAIL))
         elif code == wire.RENEW:
             self._renew(number, message.get(wire.DETAIL))
         else:
@@ -247,3 +254,9 @@ class Commands:
             self._button.renewal.put_on_trial(number, detail)
         except (wire.WireError, OSError) as problem:
             self.answer(False, number, wire.RENEW, "the certificate is not taken: %s" % problem)
+
+    def _update(self, number: tuple, detail) -> None:
+        try:
+            self._button.update.offer(number, detail)
+        except (wire.WireError, OSError) as problem:
+            self.answer(False, number, wire.UPDATE, "it keeps its firmware: %s" % problem)

@@ -99,6 +99,7 @@ class Exchange:
         self.counters: dict[str, int] = defaultdict(int)
         self.uplinks: Sequence[Uplink] = ()
         self.send_down: Callable[[str, bytes], None] = lambda _topic, _payload: None
+        self.wanted: Callable[[str, dict[int, Any]], None] = lambda _child, _message: None  # pieces of an update
         self.confirm: Callable[[str], None] = lambda _child: None  # a pending child was believed
         self.pressed: Callable[[float], None] = lambda _seconds: None  # of a press: how long until it was committed
         self.watch_lock = threading.RLock()
@@ -244,7 +245,17 @@ class Exchange:
                 self.commands.answered(connection, arrival.source, arrival.message, now)
             return kept
 
-        self._journal.later(keep, committed, alarm=alarm)
+        def unkept(error: Exception) -> None:
+            self._unkept.discard(Identity(*arrival.identity))
+            self.refuse(arrival.source, f"it can't be journaled: {error}"[:200], payload)
+            if self._hq and not alarm:
+                self._dismiss(f"tocsin/1/{arrival.child}/", arrival.identity if arrival.framed else None)
+            self._let_go(ticket)
+
+        def bare(connection: Connection) -> Kept:
+            return self._journal.keep_bare(connection, entry)
+
+        self._journal.later(keep, committed, alarm=alarm, failed=unkept, instead=bare)
 
     def _take_on(self, identity: tuple[str, int, int], *, alarm: bool) -> bool:
         """Whether a message is to be journaled. While the disk is in trouble a repeat is not, nor one too many: memory is bounded."""
@@ -361,6 +372,8 @@ class Exchange:
         if self._hq:
             for child in (source, *alive):
                 self.commands.heard(child, now, self.clock.utc_ms())
+            if wire.WANTED in message:
+                self.wanted(source, message)
         for shown_boot, shown_seq, stage in message.get(wire.SHOWN, []) if self._hq else []:
             self._remind((source, shown_boot, shown_seq), stage)
 
@@ -373,7 +386,7 @@ class Exchange:
             return
         if arrival.vouched:  # its key is its own headquarters'
             return
-        if self._journal.trouble is not None:  # a press could not be kept: nobody is told that all is well
+        if self._journal.stuck:  # a press could not be kept: nobody is told that all is well
             return
         if not (station or arrival.framed) and now - self._answered.get(source, -ANSWER_MS) < ANSWER_MS:
             return
@@ -411,15 +424,19 @@ class Exchange:
         with self.watch_lock:
             watched = self.supervision.children
             gone = {one for one in moved if one in watched and one not in known and self.supervision.is_late(one, now)}
-            self.supervision.forget(watched.keys() - gone)
+            self.forget(gone)
         if not gone:
             return
-        for child in gone:
-            self.reports.pop(child, None)
-            self._routes.pop(child, None)
-        self._dirty -= gone
         self._journal.later(lambda connection: self._journal.forget_heard(connection, gone))
         self._notices.tell("children")
+
+    def forget(self, gone: set[str]) -> None:
+        """Keeps nothing in memory of children that are not this station's any more."""
+        self.supervision.forget(self.supervision.children.keys() - gone)
+        for child in gone:
+            for known in (self.reports, self._routes, self._answered, self.clock_offsets):
+                known.pop(child, None)
+        self._dirty -= gone
 
     def _spare(self, parent: str, told: list[list[Any]]) -> None:
         """The answer of the buttons' headquarters says whose silence is no event for now."""
@@ -609,7 +626,12 @@ class Exchange:
 
     def renew(self, child: str, certificate: bytes, until: str, by: str) -> None:
         """Sends a button a certificate, in DER; see Commands.give."""
-        self.commands.give(child, wire.RENEW, by, self.clock.utc_ms(), None, None, certificate=(until, certificate))
+        self.commands.give(child, wire.RENEW, by, self.clock.utc_ms(), None, None, brings=(until, certificate))
+        self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
+
+    def offer_update(self, child: str, version: str, offer: bytes, by: str) -> None:
+        """Offers a button a release; see Commands.give."""
+        self.commands.give(child, wire.UPDATE, by, self.clock.utc_ms(), None, None, brings=(version, offer))
         self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
 
     def _send_command(self, child: str, payload: bytes) -> None:
