@@ -3,7 +3,7 @@
 PYTHON ?= python3
 RUN := .venv/bin/python
 
-.PHONY: help demo provision-demo bench-setup test lint format bench simulate soak screenshots lock clean setup-demo setup-bench setup-test
+.PHONY: help demo provision-demo bench-setup test lint format bench simulate endure soak screenshots lock clean setup-demo setup-bench setup-test bench-firmware simulate-firmware
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -32,11 +32,20 @@ format: setup-test ## put the code into the house style
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-bench: setup-test ## measure; ONLY=backlog or throughput measures one part, ARGS=--write writes docs/benchmarks.md
-	@exec $(RUN) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(ARGS)
+bench: setup-test ## measure; ONLY=heartbeats, growth, journal, backlog or throughput: one part; ARGS=--write writes docs/benchmarks.md
+	@exec $(RUN) -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(EVENTS),--events $(EVENTS)) $(ARGS)
+
+bench-firmware: setup-test ## the button's MQTT client beside others, on MicroPython; ARGS=--write writes docs/firmware.md
+	@exec $(RUN) -m tests.firmware.clients $(ARGS)
 
 simulate: setup-test ## the whole system under simulated faults: SCHEDULES=100000 SEED=0; one of them in words: STORY=n
 	@exec $(RUN) -m tests.simulation $(if $(STORY),--story --seed $(STORY),--schedules $(or $(SCHEDULES),100000) --seed $(or $(SEED),0))
+
+endure: setup-test ## what years do to a button's memory: HEARTBEATS=1000000 RECONNECTS=1000 LIES=100000, 20 minutes
+	@exec $(RUN) -m tests.firmware.endure --heartbeats $(or $(HEARTBEATS),1000000) --reconnects $(or $(RECONNECTS),1000) --lies $(or $(LIES),100000)
+
+simulate-firmware: setup-test ## a button's firmware under simulated faults: SCHEDULES=100000 SEED=0; one of them in words: STORY=n
+	@exec $(RUN) -m tests.firmware.simulation $(if $(STORY),--story --seed $(STORY),--schedules $(or $(SCHEDULES),100000) --seed $(or $(SEED),0))
 
 soak: setup-test ## random kills, freezes and cuts of the real processes for MINUTES=10
 	@exec $(RUN) -m tests.faults.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))

@@ -249,21 +249,31 @@ class World:
 
     def enrol_button(self, device: str) -> None:
         """Enrols one more button, whose identity was issued, at the running headquarters."""
-        row = {
-            "id": device,
-            "kind": "button",
-            "point": keys.point(self.identities[device].certificate.public_key()),
-            "site": SITE_NAME[0],
-            "entrance": device,
-        }
+        self.enrol_buttons([device])
+
+    def enrol_buttons(self, devices: Sequence[str]) -> None:
+        """The same for several."""
+        rows = [
+            {
+                "id": device,
+                "kind": "button",
+                "point": keys.point(self.identities[device].certificate.public_key()),
+                "site": SITE_NAME[0],
+                "entrance": device,
+            }
+            for device in devices
+        ]
         journal = Journal(self._store(HQ), [])
         journal.start()
-        journal.now(lambda connection: connection.execute(insert(schema.children), [row]) and None)
+        journal.now(lambda connection: connection.execute(insert(schema.children), rows) and None)
         journal.stop()
 
     def key_of(self, child: str) -> bytes:
         """The message key between a child and headquarters."""
-        point = keys.point(self.identities[child].certificate.public_key())
+        return self.shared(child, keys.point(self.identities[child].certificate.public_key()))
+
+    def shared(self, child: str, point: bytes) -> bytes:
+        """The same for a child that has only a public key."""
         return keys.between(self._hq_message_key, point, child=child, parent=HQ)
 
     # ------------------------------------------------------------------------------------- life

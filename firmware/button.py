@@ -15,6 +15,7 @@ BEATS = 8  # heartbeats whose receipt still counts
 STUCK_MS = 600_000  # a button that is still pressed after this wants somebody to reset it
 MINUTE_MS = 60_000
 HELD_MS = 50  # when to try again after the connection, though up, took no more
+BURST = 4  # alarms that are sealed and sent without a pause: a backlog must not keep the next press waiting
 
 _HOW = {loop.A: wire.CONTACT_A, loop.B: wire.CONTACT_B, loop.BOTH: wire.BOTH_CONTACTS}
 _ABSENT = {settings.NORMALLY_CLOSED: "B", settings.NORMALLY_OPEN: "A"}
@@ -51,6 +52,7 @@ class Button:
         self._presence = None
         self._presence_owed = False
         self._held = False
+        self._more = False
         self._beats = []
         self._beaten = 0
         self._proved_until_ms = 0
@@ -191,11 +193,9 @@ class Button:
 
     def add_event(self, since_ms: int, code: int, subject=None, detail=None):
         """Keeps an event, which is sent when its turn comes; its (boot, seq), or None if it could not be kept."""
-        kept = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
-        for number in kept[1:] if kept else ():
-            self.window.done(number)
+        number = self._store(self.outbox.add_event, self.clock.ms(), since_ms, code, subject, detail)
         self._wake()
-        return kept[0] if kept else None
+        return number
 
     def _store(self, write, *what):
         """Storage that fails must not stop an alarm: it is said, and the button goes on with what is in memory."""
@@ -226,13 +226,18 @@ class Button:
     def send_due(self) -> None:
         """Sends what is due, alarms first. Without a connection nothing is due: `connected` makes it so."""
         now_ms = self.clock.ms()
+        self._more = False
         self._held = self.session.up and not (self._send_first(now_ms) and self._send_events(now_ms))
 
     def _send_first(self, now_ms: int) -> bool:
-        """Alarms, then the presence that a new connection owes; False when the connection takes no more for now."""
-        for alarm in self.latch.due(now_ms):
+        """Alarms, then the presence that a new connection owes; False when there is more for later."""
+        due = self.latch.due(now_ms)
+        for alarm in due[:BURST]:
             if not self._send_alarm(alarm, now_ms):
                 return False
+        self._more = len(due) > BURST
+        if self._more:
+            return False
         if self._presence_owed:
             if not self._publish("presence", self._presence_message(1), 1, True):
                 return False
@@ -256,10 +261,16 @@ class Button:
         if not self.session.up:
             return None
         if self._held:
-            return HELD_MS
+            return 0 if self._more else HELD_MS
         now_ms = self.clock.ms()
         waits = [wait for wait in (self.latch.wait_ms(now_ms), self.window.wait_ms(now_ms)) if wait is not None]
         return min(waits) if waits else None
+
+    def weigh(self) -> int:
+        """Free bytes of the heap now; the least of all is in the heartbeat. The session asks in the middle of handshakes, too."""
+        heap = health.heap_free()
+        self._heap_least = min(self._heap_least, heap) if self._heap_least else heap
+        return heap
 
     def beat(self) -> None:
         """Sends a heartbeat."""
@@ -268,8 +279,7 @@ class Button:
         number = self.outbox.number()
         self._beats.append((number, self.clock.ms()))
         del self._beats[:-BEATS]
-        heap = health.heap_free()
-        self._heap_least = min(self._heap_least, heap) if self._heap_least else heap
+        heap = self.weigh()
         message = health.heartbeat(
             number,
             self.loops,
@@ -289,8 +299,8 @@ class Button:
             storage_failed=self.storage_failed,
         )
         self._beaten += 1
-        self._delay_ms = 0
-        self._publish("heartbeat", message, 0)
+        if self._publish("heartbeat", message, 0):
+            self._delay_ms = 0
 
     # ------------------------------------------------------------------------------------------- the session
 

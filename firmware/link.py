@@ -95,10 +95,15 @@ class Link:
         _set_nodelay(self._tcp)
         self._tls = trust.wrap_socket(self._tcp, server_hostname=name, do_handshake_on_connect=False)
 
-    async def send_first(self, octets: bytes) -> int:
-        """The TLS handshake and the first octets after it: how many of them went. ValueError: a wrong certificate."""
+    async def send_first(self, octets: bytes, weigh=None) -> int:
+        """The TLS handshake and the first octets after it: how many of them went. ValueError: a wrong certificate.
+
+        weigh() is called after each of its steps: never is more of the heap in use.
+        """
         while True:
             sent = self._tls.write(octets)
+            if weigh is not None:
+                weigh()
             if sent is not None:
                 return sent
             await self.readable()

@@ -169,11 +169,10 @@ class Outbox:
 
     # ----------------------------------------------------------------------------------------------- events
 
-    def add_event(self, now_ms: int, happened_ms: int, code: int, subject=None, detail=None) -> list:
-        """Numbers and keeps an event; its (boot, seq), and those of the events that had to make room for it."""
-        gone = []
+    def add_event(self, now_ms: int, happened_ms: int, code: int, subject=None, detail=None) -> tuple[int, int]:
+        """Numbers and keeps an event, for which the oldest may have to make room; its (boot, seq)."""
         while self.waiting >= MAX_EVENTS:
-            gone.append(self._drop_oldest())
+            self._drop_oldest()
         number = self.number()
         message = {
             wire.KIND: wire.EVENT,
@@ -191,13 +190,16 @@ class Outbox:
         if self.waiting == len(self.events) < HEAD:
             self.events.append(number)
         self.waiting += 1
-        return [number] + gone  # noqa: RUF005 - MicroPython has no [number, *gone]
+        return number
 
     def _drop_oldest(self) -> tuple:
         # Counted before it is gone: a power cut in between reports one too many, never one too few.
-        self.dropped += 1
-        self._flash.write(_DROPPED, _record({wire.DETAIL: self.dropped}))
         number = self.events[0]
+        message = self._load("e", number[0], number[1]) or {}
+        self.dropped += 1
+        if message.get(wire.CODE) == wire.EVENTS_DROPPED:
+            self.dropped += message[wire.DETAIL]  # a report that never got through: what it counted is reported again
+        self._flash.write(_DROPPED, _record({wire.DETAIL: self.dropped}))
         self.remove_event(number)
         return number
 

@@ -112,9 +112,10 @@ class Renewal:
         return action
 
 
-async def run(renewal: Renewal, button) -> None:
+async def run(renewal: Renewal, button, roll) -> None:
     """Looks, decides and acts, for ever."""
     while True:
+        roll.sign("renewal", STEP_MS)
         await asyncio.sleep_ms(STEP_MS)
         sight = Sight(
             button.clock.ms(),

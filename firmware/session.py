@@ -9,11 +9,12 @@ import asyncio
 import gc
 import os
 
-from firmware import mqtt
+from firmware import mqtt, names
 from firmware.clock import Clock
-from firmware.link import Link, answers, context, resolved
+from firmware.link import Link, answers, context
+from firmware.roll import Roll
 from firmware.route import Route, is_address
-from firmware.vigil import Backoff, Vigil
+from firmware.vigil import PING_MS, TRUST_MS, Backoff, Vigil
 
 KEEPALIVE_S = 8
 OPEN_MS = 4000  # TCP, TLS, CONNACK and SUBACK together
@@ -30,14 +31,17 @@ class _Ended(Exception):
 class Session:
     """One at a time, for ever; see `run`."""
 
-    def __init__(self, client_id, brokers, identity, *, will, on_message, on_up, on_down, log=None) -> None:
+    def __init__(
+        self, client_id, brokers, identity, *, will, on_message, on_up, on_down, log=None, roll=None, weigh=None
+    ) -> None:
         """client_id: also the certificate's common name. brokers: [[address, port, server name], …], the preferred one first
-        (route.py). An address in digits is best; a name is looked up while no alarm waits, and kept.
+        (route.py). An address in digits is best; a name is looked up while no alarm waits (names.py), and kept.
 
         identity: the folder with key.der, cert.der and ca.der.
         will() -> (topic, payload) of the last will is called anew for every connection, so that each can be told apart.
         on_message(topic, payload), on_up() and on_down(reason) are called from the session's tasks and must be quick.
         An exception in one of them goes to `log` and ends that session, nothing more. log(text): what went wrong.
+        roll: a roll.Roll, which the session's tasks sign. weigh() is called where most of the heap is in use.
         """
         self.up = False  # connected and subscribed, and the link is not distrusted
         self.urgent = False  # set while an alarm is unconfirmed: less patience with everything
@@ -54,7 +58,9 @@ class Session:
         self._on_up = on_up
         self._on_down = on_down
         self._log = log
+        self._weigh = weigh
         self._clock = Clock()
+        self._roll = roll or Roll(self._clock)
         self._inbox = mqtt.Inbox()  # one for all sessions: 4 KB in one piece may be hard to find later
         self._trust = None
         self._certificate = None  # that is shown in the place of the identity's
@@ -121,6 +127,7 @@ class Session:
         backoff = Backoff()
         try:
             while not self._closing:
+                self._roll.sign("session", OPEN_MS)
                 reason = await self._one(self._brokers[self._route.at])
                 up_ms = 0 if self._up_ms is None else self._clock.advance() - self._up_ms
                 self._route.ended(up_ms)
@@ -135,6 +142,8 @@ class Session:
         finally:
             watch.cancel()
             self._task = None
+            self._roll.leave("session")
+            self._roll.leave("vigil")
 
     # ---------------------------------------------------------------------------------------- one connection
 
@@ -165,6 +174,7 @@ class Session:
             if task is not None:
                 task.cancel()
         self._looker = None
+        self._roll.leave("look")
         self._link.close()
         self._serving = False
         if self._up_ms is not None:
@@ -180,13 +190,13 @@ class Session:
         link = self._link
         inbox = self._inbox
         inbox.clear()
-        await link.open(self._trust, self._address(broker[0]), broker[1], broker[2])
+        await link.open(self._trust, await self._address(broker[0]), broker[1], broker[2])
         topic, will = self._will()[:2]
         self._subscription = self._next_id()
         topics = ["tocsin/1/%s/%s" % (self._id, lane) for lane in ("receipt", "command")]
         # Both in one segment: section 3.1.4 lets a client go on without waiting for CONNACK, which saves a round trip.
         hello = mqtt.connect(self._id, KEEPALIVE_S, topic, will) + mqtt.subscribe(self._subscription, topics)
-        sent = await link.send_first(hello)
+        sent = await link.send_first(hello, self._weigh)
         if sent < len(hello):
             self._keep_rest(hello, sent)
         while True:
@@ -194,28 +204,30 @@ class Session:
             if n is None:
                 await link.readable()
                 continue
+            self._roll.sign("session", PING_MS + TRUST_MS)
             if not n:
                 raise _Ended("the broker has closed the connection")
-            if self._vigil is not None:
-                self._vigil.heard(self._clock.advance())
             inbox.took(n)
             packet = inbox.packet()
             while packet is not None:
+                if self._vigil is not None:
+                    self._vigil.heard(self._clock.advance())  # a packet that never ends is no sign of life
                 acknowledgement = self._take(packet)
                 while acknowledgement and not self._write(acknowledgement, False):
                     self._check()
                     await self._flushed.wait()
                 self._check()
+                # A broker that sends without end must not starve the other tasks, and forty receipts in one read no press.
+                await asyncio.sleep_ms(0)
                 packet = inbox.packet()
-            await asyncio.sleep_ms(0)  # a broker that sends without end must not starve the other tasks
 
-    def _address(self, name: str) -> str:
-        """An address in digits. Looking a name up blocks everything, so while an alarm waits the last answer must do."""
+    async def _address(self, name: str) -> str:
+        """An address in digits. While an alarm waits, the last answer to a name must do."""
         if is_address(name):
             return name
         if name not in self._addresses or not self.urgent:
             try:
-                self._addresses[name] = resolved(name)
+                self._addresses[name] = await names.resolved(name)
             except OSError as problem:
                 if name not in self._addresses:
                     raise OSError("no address for %s: %s" % (name, problem)) from None
@@ -224,10 +236,11 @@ class Session:
     async def _look(self, broker) -> None:
         """Whether the preferred station takes connections again; if so, on to it."""
         try:
-            is_back = await answers(self._address(broker[0]), broker[1], LOOK_FOR_MS) and not self.urgent
+            is_back = await answers(await self._address(broker[0]), broker[1], LOOK_FOR_MS) and not self.urgent
         except OSError:  # its name can't be looked up
             is_back = False
         self._looker = None
+        self._roll.leave("look")
         self._route.looked(is_back)
         if is_back:
             self._end("the preferred station is back")
@@ -312,6 +325,7 @@ class Session:
         """Beside every connection: its deadline, its pings, and the end of trust."""
         before_ms = self._clock.advance()
         while True:
+            self._roll.sign("vigil", TICK_MS)
             await asyncio.sleep_ms(TICK_MS)
             now_ms = self._clock.advance()
             late_ms = now_ms - before_ms - 2 * TICK_MS
@@ -338,6 +352,7 @@ class Session:
             elif self._vigil.wants_ping(now_ms, self.urgent):
                 self._write(mqtt.PINGREQ, True)
             elif self._looker is None and self._route.wants_look(now_ms - (self._up_ms or now_ms), self.urgent):
+                self._roll.sign("look", names.WITHIN_MS + LOOK_FOR_MS)
                 self._looker = asyncio.create_task(self._look(self._brokers[0]))
 
     async def _pause(self, backoff) -> None:
@@ -346,6 +361,7 @@ class Session:
         since_ms = self._clock.advance()
         pause_ms = backoff.pause_ms(urgent, os.urandom(1)[0])
         while self._clock.advance() - since_ms < pause_ms and (urgent or not self.urgent):
+            self._roll.sign("session", _PAUSE_TICK_MS)
             await asyncio.sleep_ms(_PAUSE_TICK_MS)
 
     # ---------------------------------------------------------------------------------------------- endings

@@ -6,13 +6,14 @@ PING_MS + TRUST_MS (8 s); while an alarm is unconfirmed, URGENT_TRUST_MS (2 s) f
 """
 
 PING_MS = 3000  # after this long without a word from the broker, ask for one
+AGAIN_MS = 1000  # and ask again: each packet that gets through makes TCP repeat at once what was lost before it
 TRUST_MS = 5000  # an answer may take this long: over a link that loses much, it is repeated until then
 URGENT_PING_MS = 1000
 URGENT_TRUST_MS = 2000
 
 FIRST_MS = 250
 LONGEST_MS = 4000
-URGENT_LONGEST_MS = 1000
+URGENT_LONGEST_MS = 500
 LASTED_MS = 5000  # a session that was up for this long shows that the broker is well
 
 
@@ -51,8 +52,10 @@ class Vigil:
 
     def wants_ping(self, now_ms: int, urgent: bool) -> bool:
         """Whether to ask the broker for a sign of life now."""
-        if self._asked_ms is not None or self._stuck_ms is not None:
+        if self._stuck_ms is not None:
             return False
+        if self._asked_ms is not None:
+            return now_ms - self._said_ms >= AGAIN_MS
         # Said, too: the broker keeps its own watch over us (keepalive).
         return now_ms - min(self._heard_ms, self._said_ms) >= (URGENT_PING_MS if urgent else PING_MS)
 

@@ -341,7 +341,7 @@ def _act(action, radio: Radio, button) -> None:
         button.session.renew("a new way is there")
 
 
-async def run(wifi: Wifi, radio: Radio, button) -> None:
+async def run(wifi: Wifi, radio: Radio, button, roll) -> None:
     """Looks, decides and acts, for ever. Every change is told: {"wifi": {"ssid", "state", "rssi"}}."""
     told = None
     while True:
@@ -361,4 +361,5 @@ async def run(wifi: Wifi, radio: Radio, button) -> None:
             if saying != told:
                 told = saying
                 button.board.tell("wifi", {"ssid": told[0], "state": told[1], "rssi": radio.rssi()})
+        roll.sign("wifi", STEP_MS)
         await asyncio.sleep_ms(STEP_MS)

@@ -20,6 +20,9 @@ class Window:
 
     def due(self, waiting: list, now_ms: int) -> list:
         """Which of the events in `waiting`, oldest first, to send now."""
+        for number in list(self._due):
+            if not waiting or number < waiting[0]:  # it had to make room for newer ones
+                del self._due[number]
         late = [number for number in waiting[: 2 * SIZE] if number in self._due and self._due[number] <= now_ms]
         room = SIZE - len(self._due)
         if room > 0:
@@ -31,7 +34,7 @@ class Window:
         self._due[number] = now_ms + RESEND_MS
 
     def done(self, number: tuple) -> None:
-        """The event has its receipt, or had to be dropped."""
+        """The event has its receipt, or is given up."""
         self._due.pop(number, None)
 
     def wait_ms(self, now_ms: int):

@@ -60,6 +60,7 @@ STORAGE = 37  # 0: what must survive a power cut is kept; 1: the flash cannot be
 DIGEST = 38  # of a station's children: [how many exceptions are not named, [[child, CHILD_LATE or worse], …]]
 MAINTAINED = 39  # in an answer to a station: [[child, for how many seconds its silence is no event], …]
 HEAP_LEAST = 45
+ELSEWHERE = 47  # in an answer to a station: [child, …] that it misses and that another station brings
 
 # KIND
 ALARM = 1
@@ -524,6 +525,7 @@ _TYPE = {
     RSSI: int,
     DIGEST: list,
     MAINTAINED: list,
+    ELSEWHERE: list,
 }
 
 
@@ -566,6 +568,8 @@ def check(message: dict) -> None:
             raise WireError("the digest is not [number, [[child, state], ...]]")
     if MAINTAINED in message and not _are_named(message[MAINTAINED], _UINT32):
         raise WireError("what is under maintenance is not [[child, seconds], ...]")
+    if ELSEWHERE in message and not (len(message[ELSEWHERE]) <= MAX_NAMED and all(map(is_id, message[ELSEWHERE]))):
+        raise WireError("what is elsewhere is not [child, ...]")
 
 
 def _are_named(named, bound: int) -> bool:

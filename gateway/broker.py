@@ -19,16 +19,19 @@ import subprocess
 import sys
 import time
 from collections import OrderedDict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from gateway import keys, sealing
+from gateway import connections, keys, revocation, sealing
+from gateway.enrolment import UnfitError
 from gateway.notify import ServiceManager
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
 
 _KEPT = 200
+_RELOAD_S = 5.0  # mosquitto says within milliseconds that it reads its files again
 _ACL = """\
 # Written by tocsin; every start writes it again.
 pattern write tocsin/1/%u/alarm
@@ -103,7 +106,7 @@ class Watch:
 
     _NEW = re.compile(r"New connection from (\S+?)(?::\d+)? on port")
     _FAILED = re.compile(r"Client connection from (\S+) failed: error:\w+:[^:]*:[^:]*:(.+?)\.?$")
-    _AS = re.compile(r"New client connected from (\S+?)(?::\d+)? as (\S+)")
+    _AS = re.compile(r"New client connected from (\S+?)(?::(\d+))? as (\S+)")
     _DENIED = re.compile(r"Denied PUBLISH from (\S+) \(.*?'(.*?)', \.\.\. \((\d+) bytes\)\)")
     _LARGE = re.compile(r"Dropped too large PUBLISH from (\S+) \(.*?'(.*?)'(?:, \.\.\. \((\d+) bytes\))?")
     _ENDED = re.compile(r"Client (\S+) disconnected(?: due to|:) (.+?)\.?$")
@@ -122,24 +125,29 @@ class Watch:
         """station: the id of the station whose broker this is; its own end is no refusal."""
         self._station = station
         self._addresses: list[str] = []
+        self.connected: dict[str, tuple[str, int]] = {}  # child -> the address and port of its newest connection
         self.refused: OrderedDict[tuple[str, str], list[object]] = OrderedDict()
+        self.unwritten = True
 
     def line(self, text: str) -> bool:
         """Takes one line of the log; True if it told of a refusal."""
         if match := self._NEW.search(text):
             self._addresses = [*self._addresses[-50:], match[1]]
         elif match := self._AS.search(text):
+            self.connected[match[3]] = match[1], int(match[2] or 0)
             if match[1] in self._addresses:
                 self._addresses.remove(match[1])
+        elif "unexpected eof while reading" in text:
+            return False  # somebody left without a farewell: nobody was turned away
         elif match := self._TLS.search(text):
             who = " or ".join(sorted(set(self._addresses[-3:]))) or "?"  # whoever is still shaking hands
-            return self._note(who, self._why(match[1]), text)
+            return self.note(who, self._why(match[1]), text)
         elif match := self._FAILED.search(text):  # within the first octets, before it counts as a connection
-            return self._note(match[1], self._why(match[2]), text)
+            return self.note(match[1], self._why(match[2]), text)
         elif match := self._DENIED.search(text):
-            return self._note(match[1], "it may not publish on that topic", f"{match[2]} ({match[3]} bytes)")
+            return self.note(match[1], "it may not publish on that topic", f"{match[2]} ({match[3]} bytes)")
         elif match := self._LARGE.search(text):
-            return self._note(match[1], "the message is too large", f"{match[2]} ({match[3]} bytes)")
+            return self.note(match[1], "the message is too large", f"{match[2]} ({match[3]} bytes)")
         elif "<unknown>" in text and self._ENDED.search(text):
             del self._addresses[-1:]
         elif (
@@ -150,17 +158,19 @@ class Watch:
             why = (
                 "the message is too large" if "oversize" in match[2] else f"the broker ended its connection: {match[2]}"
             )
-            return self._note(match[1], why, text)
+            return self.note(match[1], why, text)
         return False
 
     def _why(self, reason: str) -> str:
         return self._WHY.get(reason.strip(), f"TLS: {reason.strip()}")
 
-    def _note(self, who: str, why: str, sample: str) -> bool:
+    def note(self, who: str, why: str, sample: str) -> bool:
+        """Counts a refusal; True."""
         count, _, _ = self.refused.pop((who, why), [0, 0, ""])
         self.refused[who, why] = [int(str(count)) + 1, time.time_ns() // 1_000_000, sample[:200]]
         if len(self.refused) > _KEPT:
             self.refused.popitem(last=False)
+        self.unwritten = True
         return True
 
     def write(self, path: Path) -> None:
@@ -169,6 +179,73 @@ class Watch:
         part = path.with_suffix(".part")
         part.write_text(json.dumps({"broker": os.getpid(), "refused": rows}), encoding="utf-8")
         part.replace(path)
+        self.unwritten = False
+
+
+class Reread:
+    """What mosquitto reads again while it runs: its certificate, and the lists of those who are revoked.
+
+    Whose certificate is on a newer list loses its connection; everybody else's stays.
+    """
+
+    def __init__(self, settings: Settings, watch: Watch) -> None:
+        self._station, self._lists, self._identity = settings.station, settings.revoked, settings.identity
+        self._watch = watch
+        self._seen = self._changed_at()
+        self._revoked = self._read() or {}
+        self._to_end: set[str | None] = set()
+        self._asked_at: float | None = None
+
+    def tend(self, process: subprocess.Popen[bytes]) -> bool:
+        """Tells mosquitto to read again what has changed; False if it does not listen any more."""
+        if self._asked_at is not None:
+            return time.monotonic() - self._asked_at < _RELOAD_S
+        now = self._changed_at()
+        certificate, lists = (one != other for one, other in zip(now, self._seen, strict=True))
+        self._seen = now
+        revoked = self._read() if lists else None
+        if revoked is not None:
+            self._to_end |= {holder for serial, holder in revoked.items() if serial not in self._revoked}
+            self._revoked = revoked
+        if certificate or revoked is not None:
+            self._asked_at = time.monotonic()
+            process.send_signal(signal.SIGHUP)
+        return True
+
+    def begins(self, pid: int) -> bool:
+        """Mosquitto has begun to read: whoever connects from now on is judged anew. False if nobody can be put out."""
+        if self._asked_at is None:
+            return True
+        self._asked_at = None
+        if self._to_end:
+            whose = {address: child for child, address in self._watch.connected.items()}
+            try:
+                connections.end(pid, lambda address: self._is_meant(whose.get(address)))
+            except OSError as error:
+                sys.stderr.write(f"mosquitto starts anew, since single connections can't be ended here: {error}\n")
+                return False
+            self._to_end.clear()
+        return True
+
+    def _is_meant(self, owner: str | None) -> bool:
+        """Whoever is revoked, or known to nobody; and all, if a list doesn't say whose certificates it takes back."""
+        return owner is None or owner in self._to_end or (None in self._to_end and owner != self._station)
+
+    def _read(self) -> dict[int, str | None] | None:
+        """Who is revoked; None if no list would let anybody in, which is then no reason to read it."""
+        if self._lists is None:
+            return None
+        try:
+            authorities = keys.certificates(self._identity / "ca.pem")
+            return revocation.revoked(self._lists.read_bytes(), authorities, datetime.now(UTC))
+        except (UnfitError, keys.KeyFileError, OSError) as error:
+            why = f"{error}: put the authority's newest list there; until then the one before it holds"
+            sys.stderr.write(f"{self._lists}: {why}\n")
+            self._watch.note(self._lists.name, why, str(self._lists))
+            return None
+
+    def _changed_at(self) -> tuple[int | None, int | None]:
+        return _changed_at(self._identity / "cert.pem"), _changed_at(self._lists)
 
 
 def _end_with_parent() -> None:
@@ -176,7 +253,7 @@ def _end_with_parent() -> None:
 
 
 def run(settings: Settings) -> int:
-    """Runs mosquitto until it ends or SIGTERM comes; returns its exit status. A changed revocation list restarts it."""
+    """Runs mosquitto until it ends or SIGTERM comes; returns its exit status. A changed revocation list needs no restart."""
     mosquitto = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if mosquitto is None:
         message = "mosquitto is not installed: apt install mosquitto"
@@ -189,7 +266,7 @@ def run(settings: Settings) -> int:
     signal.signal(signal.SIGTERM, lambda *_: ending.append(1))
     signal.signal(signal.SIGINT, lambda *_: ending.append(1))
     while True:
-        listed = _changed_at(settings.revoked)
+        reread = Reread(settings, watch)
         reader, writer = os.pipe()
         os.set_blocking(writer, False)  # a slow reader must never hold up the broker
         fcntl.fcntl(reader, 1031, 1 << 20)  # F_SETPIPE_SZ
@@ -202,7 +279,7 @@ def run(settings: Settings) -> int:
         )
         os.close(writer)
         (settings.state / "mosquitto.pid").write_text(str(process.pid), encoding="utf-8")
-        status = _follow(process, reader, watch, settings, ending, listed, service)
+        status = _follow(process, reader, watch, settings, ending, reread, service)
         os.close(reader)
         if status is not None:
             service.stopping()
@@ -230,17 +307,14 @@ def _follow(
     watch: Watch,
     settings: Settings,
     ending: list[int],
-    listed: int | None,
+    reread: Reread,
     service: ServiceManager,
 ) -> int | None:
-    """Reads the broker's log until it ends. None: it was ended because the revocation list changed."""
+    """Reads the broker's log until it ends. None: it was ended, since it could not be brought to use a newer list."""
     os.set_blocking(reader, False)
     rest = b""
-    news = True
     told = beat = 0.0
     restarting = listening = False
-    certificate = settings.identity / "cert.pem"
-    certified = _changed_at(certificate)
     tail: list[str] = []
     while True:
         try:
@@ -251,12 +325,15 @@ def _follow(
             *lines, rest = (rest + octets).split(b"\n")
             for line in lines:
                 text = line.decode(errors="replace")
-                news |= watch.line(text)
+                watch.line(text)
                 listening |= text.startswith("mosquitto version ") and text.endswith(" running")
                 tail = [*tail[-5:], text]
-        if news and time.monotonic() - told > 0.5:
+                if text == "Reloading config." and not reread.begins(process.pid) and not ending:
+                    restarting = True
+                    process.terminate()
+        if watch.unwritten and time.monotonic() - told > 0.5:
             watch.write(settings.refusals)
-            told, news = time.monotonic(), False
+            told = time.monotonic()
         if time.monotonic() - beat > 1 and process.poll() is None:
             beat = time.monotonic()
             service.beat(stuck=[], unready=[] if listening else ["mosquitto starts"], status="mosquitto listens")
@@ -270,10 +347,7 @@ def _follow(
         if octets is None:
             if ending and process.poll() is None:
                 process.terminate()
-            elif not restarting and _changed_at(settings.revoked) != listed:
+            elif not restarting and not reread.tend(process):
                 restarting = True
                 process.terminate()
-            elif _changed_at(certificate) != certified:
-                certified = _changed_at(certificate)
-                process.send_signal(signal.SIGHUP)  # it reads its certificate again, and nobody's connection ends
             select.select([reader], [], [], 0.2)

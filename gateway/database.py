@@ -188,8 +188,6 @@ def _migrate(connection: Connection) -> None:
     config.attributes["connection"] = connection
     try:
         with _MIGRATING:
-            if revision(connection) is None and inspect(connection).has_table("journal"):
-                command.stamp(config, "0001")
             command.upgrade(config, "head")
     except CommandError as error:
         raise StorageError(

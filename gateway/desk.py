@@ -28,6 +28,8 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
+OPEN = tuple(state for state in State if state is not State.CLOSED)
+
 NEXT_STEPS: dict[State, tuple[State, ...]] = {
     State.RAISED: (State.ACKNOWLEDGED, State.RESPONDING, State.ON_SCENE, State.CLOSED),
     State.ACKNOWLEDGED: (State.RESPONDING, State.ON_SCENE, State.CLOSED),
@@ -265,6 +267,9 @@ class Desk(Protocol):
 
     def now_ms(self) -> int:
         """UTC milliseconds by the clock that all times here are told by."""
+
+    def unreadable(self, error: Exception) -> tuple[str, int] | None:
+        """Why the station's database can't be read at present and since when, UTC ms, if that is what `error` says."""
 
     def open_incidents(self) -> Sequence[Incident]:
         """Not closed, newest press first."""

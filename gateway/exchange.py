@@ -53,6 +53,9 @@ logger = logging.getLogger(__name__)
 ANSWER_MS = 9_000  # a button of headquarters' own is answered about this often; stations, and what they pass on, always
 NAMED_ROOM = 640  # bytes of the ids in one event
 CLOCK_SAMPLES = 12
+HELD = 100  # messages that the broker keeps for a journal in trouble: half of its window stays free for alarms
+EVENTS_UNKEPT, ALARMS_UNKEPT = 100, 1_000  # so many may wait for a journal in trouble; more are left to who sent them
+MOST_ELSEWHERE = 4  # children named in one answer: with those under maintenance they must fit into an envelope
 MOST_WAITING = (
     20_000  # writes, while the journal can't be written; what comes from children is bounded by their brokers
 )
@@ -115,6 +118,8 @@ class Exchange:
         self.commands = Commands(settings.station, journal, registry, self._send_command)
         self._dirty: set[str] = set()
         self._unkept: set[Identity] = set()  # in memory only while the journal can't be written
+        self._held: dict[int, Callable[[], None]] = {}  # what the broker may not forget yet
+        self._tickets = itertools.count()
 
     def next_identity(self) -> tuple[int, int]:
         """(boot, seq) for a message of the station's own."""
@@ -194,11 +199,13 @@ class Exchange:
             via=arrival.child,
             age_ms=arrival.message[wire.AGE],
         )
-        if not self._take_on(arrival.identity):
+        if not self._take_on(arrival.identity, alarm=alarm):
             if alarm:
                 self.offer(entry)
-            done()  # a repeat: the first one waits for the disk, and its sender still holds it
+            done()  # its sender still holds it
             return
+        ticket = next(self._tickets)
+        self._held[ticket] = done
         offered = alarm and self.offer(entry)
 
         def committed(kept: Kept) -> None:
@@ -206,7 +213,7 @@ class Exchange:
             stage = kept.stage if self._hq else wire.AT_GATEWAY
             if receipts is not None and not kept.conflict:
                 receipts.append((arrival.identity, stage))
-            done()
+            self._let_go(ticket)
             lasted_ms = self.clock.utc_ms() - entry.happened_at_ms
             logs.hop("committed", arrival.identity, alarm=alarm, number=kept.id, fresh=kept.fresh, since_ms=lasted_ms)
             if alarm and kept.fresh and entry.exact:
@@ -239,13 +246,26 @@ class Exchange:
 
         self._journal.later(keep, committed, alarm=alarm)
 
-    def _take_on(self, identity: tuple[str, int, int]) -> bool:
-        """Whether a message is to be journaled: a repeat of one that waits for a disk in trouble is not, so memory is bounded."""
+    def _take_on(self, identity: tuple[str, int, int], *, alarm: bool) -> bool:
+        """Whether a message is to be journaled. While the disk is in trouble a repeat is not, nor one too many: memory is bounded."""
         one = Identity(*identity)
         if self._journal.trouble is not None and one in self._unkept:
             return False
+        if len(self._unkept) >= (ALARMS_UNKEPT if alarm else EVENTS_UNKEPT) and self._journal.stuck:
+            return False
         self._unkept.add(one)
         return True
+
+    def relieve(self) -> None:
+        """Lets the broker forget what fills its window while nothing can be written, or later alarms would wait there unseen."""
+        if len(self._held) > HELD and self._journal.stuck:
+            for ticket in list(self._held)[:-HELD]:
+                self._let_go(ticket)
+
+    def _let_go(self, ticket: int) -> None:
+        done = self._held.pop(ticket, None)
+        if done is not None:  # else it was let go before
+            done()
 
     def offer(self, entry: Entry) -> bool:
         """Hands an entry to every parent. False: one had no room; offer an entry again that was not committed yet."""
@@ -269,12 +289,13 @@ class Exchange:
         """What a station below says of its own children: at worst it makes us look twice."""
         code, subject = arrival.message.get(wire.CODE), arrival.message.get(wire.SUBJECT, "")
         detail = arrival.message.get(wire.DETAIL)
-        if code == wire.CHILD_SILENT:
-            self._learn_silent(arrival.source, [subject], 1, happened_at_ms)
-        elif code == wire.MANY_SILENT and isinstance(detail, dict):
-            named, count = detail.get(MANY_NAMED), detail.get(MANY_COUNT)
-            if isinstance(named, list) and isinstance(count, int):
-                self._learn_silent(arrival.source, named, count, happened_at_ms)
+        if code in {wire.CHILD_SILENT, wire.MANY_SILENT}:
+            silent, of = ([subject], 1) if code == wire.CHILD_SILENT else ([], 0)
+            if isinstance(detail, dict):  # of one child, the detail names those behind it
+                named, many = detail.get(MANY_NAMED), detail.get(MANY_COUNT)
+                if isinstance(named, list) and isinstance(many, int):
+                    silent, of = [*silent, *named], of + many
+            self._learn_silent(arrival.source, silent, of, happened_at_ms)
         elif code == wire.REFUSAL and isinstance(detail, dict):
             why, count = detail.get(REFUSAL_WHY), detail.get(REFUSAL_COUNT)
             if isinstance(why, str) and isinstance(count, int):
@@ -357,7 +378,8 @@ class Exchange:
         if not (station or arrival.framed) and now - self._answered.get(source, -ANSWER_MS) < ANSWER_MS:
             return
         self._answered[source] = now
-        self.receipt(arrival.identity, wire.AT_HQ, arrival.child, self._maintained_at(source) if station else None)
+        more = self._maintained_at(source) | self._elsewhere(source, arrival.message, now) if station else None
+        self.receipt(arrival.identity, wire.AT_HQ, arrival.child, more)
 
     def _way_works(self, now: int) -> bool:
         return any(uplink.works(now) for uplink in self.uplinks if uplink.parent.id == self.settings.headquarters)
@@ -370,6 +392,34 @@ class Exchange:
             if child == station or (child in self.reports and self.reports[child].via == station)
         }
         return {wire.MAINTAINED: maintenance.told(ends_ms, self.clock.utc_ms())}
+
+    def _elsewhere(self, station: str, message: dict[int, Any], now: int) -> dict[int, Any]:
+        """What an answer tells a station: whom it misses though another one brings them, so that it forgets them."""
+        found = []
+        with self.watch_lock:
+            for child, state in message.get(wire.DIGEST, [0, []])[1]:
+                report = self.reports.get(child)
+                if state in {wire.CHILD_LATE, wire.CHILD_OFFLINE} and report and report.via != station:
+                    found += [] if self.supervision.is_late(child, now) else [child]
+        return {wire.ELSEWHERE: found[:MOST_ELSEWHERE]} if found else {}
+
+    def _forget(self, parent: str, moved: list[str]) -> None:
+        """The answer of the buttons' headquarters names children that left this station for another."""
+        if parent != self.settings.headquarters:
+            return
+        known, now = self._registry.children(), self.clock.monotonic_ms()
+        with self.watch_lock:
+            watched = self.supervision.children
+            gone = {one for one in moved if one in watched and one not in known and self.supervision.is_late(one, now)}
+            self.supervision.forget(watched.keys() - gone)
+        if not gone:
+            return
+        for child in gone:
+            self.reports.pop(child, None)
+            self._routes.pop(child, None)
+        self._dirty -= gone
+        self._journal.later(lambda connection: self._journal.forget_heard(connection, gone))
+        self._notices.tell("children")
 
     def _spare(self, parent: str, told: list[list[Any]]) -> None:
         """The answer of the buttons' headquarters says whose silence is no event for now."""
@@ -510,6 +560,7 @@ class Exchange:
                 source == self.settings.station and wire.MAINTAINED in receipt
             ):  # an answer to a heartbeat, not to an event
                 self._spare(parent, receipt[wire.MAINTAINED])
+                self._forget(parent, receipt.get(wire.ELSEWHERE, []))
             if parent != self.settings.headquarters:
                 stage = min(stage, wire.AT_HQ)  # it has the message; what its operators do with it is no step of ours
             elif source != self.settings.station and stage:
@@ -614,8 +665,8 @@ class Exchange:
             if silence.others:
                 self.event(wire.MANY_SILENT, self.settings.station, _many((*lost, *silence.behind), why))
                 continue
-            behind = f"; behind it: {', '.join(silence.behind)}" if silence.behind else ""
-            self.event(wire.CHILD_SILENT, silence.child, f"{why}{behind}"[:400])
+            told = _many(silence.behind, f"{why}; behind it") if silence.behind else why
+            self.event(wire.CHILD_SILENT, silence.child, told)
 
     def returned(self, found: Sequence[Return]) -> None:
         """Makes events of children that are heard again."""

@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -39,7 +39,7 @@ from gateway.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 EX_IOERR = 74
 RETRY_S = 1.0  # in trouble
+STUCK_S = 1.0  # a write that waits for longer
 IDLE_S = 10.0  # after so long the disk is tried, whether there is anything to write or not
 RECORD = 100  # kind of an entry that is an event for the journal's sake only: no page lists it
 RECORDS = {wire.CHECKPOINT, wire.REGISTRY_ENTRY}
@@ -194,6 +195,11 @@ class Journal:
             oldest += [] if self._in_hand is None else [self._in_hand]
         return time.monotonic() - min(oldest) if oldest else 0.0
 
+    @property
+    def stuck(self) -> bool:
+        """Whether what comes now is not committed soon: the disk is in trouble, or does not answer."""
+        return self.trouble is not None or self.waiting_s > STUCK_S
+
     def put(self, entry: Entry, done: Callable[[Kept], None]) -> None:
         """Journals an entry; `done` is called on the writing thread after the commit."""
         self.later(lambda connection: self.keep(connection, entry), done, alarm=entry.kind == wire.ALARM)
@@ -265,6 +271,7 @@ class Journal:
             self.trouble = Trouble(found.why, time.monotonic())
             logger.critical("the journal can't be written: %s; alarms are passed on, nothing is promised", found.why)
             self.later(write)
+            time.sleep(max(0.0, min(1.0, boot + 1 - time.time())))  # a start within the same second would get it, too
         return boot
 
     # ------------------------------------------------------------------------------ the writing thread
@@ -610,6 +617,10 @@ class Journal:
             for last in heard
         ]
         database.upsert(connection, schema.latest, rows, ["child"])
+
+    def forget_heard(self, connection: Connection, children: Collection[str]) -> None:
+        """Deletes what these said last, within a transaction: they are no children of this station any more."""
+        connection.execute(delete(schema.latest).where(schema.latest.c.child.in_(children)))
 
 
 _DELIVERED = (

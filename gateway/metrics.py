@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 
 from gateway import keys, logs, revocation, schema
 from gateway.clock import monotonic_ms, utc_ms
-from gateway.desk import TEST_CAUSE, Link, State
+from gateway.desk import OPEN, TEST_CAUSE, Link, State
 from gateway.settings import VERSION
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 PRESS_BUCKETS_S = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 2, 5, 20, 60, 600)
 COMMIT_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5)
 LANES = ("alarm", "event", "heartbeat", "presence")
-OPEN = (State.RAISED, State.ACKNOWLEDGED, State.RESPONDING, State.ON_SCENE)
 KINDS = ("button", "station")
 
 
@@ -148,6 +147,12 @@ class _Readings(Collector):
             "Buttons and stations below, by what they are and how they stand.",
             [((kind, link.value), counted[kind, link.value]) for kind in KINDS for link in Link],
             ("kind", "state"),
+        )
+        ends = [child.certified_until_ms for child in self._of.registry.working().values() if child.certified_until_ms]
+        yield _gauge(
+            "children_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a button or station below ends, of those that are known, Unix time.",
+            [((), min(ends) / 1000)] if ends else [],
         )
         offsets = {child: min(samples) for child, samples in list(self._of.exchange.clock_offsets.items()) if samples}
         yield _gauge(

@@ -7,12 +7,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import keys, schema, sitebook
+from gateway import database, keys, schema, sitebook
 from gateway.clock import monotonic_ms, utc_ms
 from gateway.commands import NAMES
 from gateway.desk import (
+    OPEN,
     TEST_CAUSE,
     Check,
     Child,
@@ -96,11 +98,21 @@ class Reception:
         """UTC milliseconds."""
         return utc_ms()
 
+    def unreadable(self, error: Exception) -> tuple[str, int] | None:
+        """Why the database can't be read at present and since when, if that is what `error` says."""
+        found = database.trouble(error) if isinstance(error, DBAPIError) else None
+        if found is None:
+            return None
+        known = self._of.journal.trouble
+        return found.why, utc_ms() - int(1000 * (time.monotonic() - known.since) if known else 0)
+
     # -------------------------------------------------------------------------------- incidents
 
     def open_incidents(self) -> Sequence[Incident]:
         """Not closed, newest press first."""
-        opened, is_test = schema.incidents.c.state != State.CLOSED.value, schema.incidents.c.cause == TEST_CAUSE
+        # By name: "not closed" would have SQLite look at every incident there ever was, and pages ask every second.
+        opened = schema.incidents.c.state.in_([state.value for state in OPEN])
+        is_test = schema.incidents.c.cause == TEST_CAUSE
         # Apart, so that forgotten tests never push an alarm off the list.
         found = [*self._incidents(opened & ~is_test, MOST_ALARMS), *self._incidents(opened & is_test, MOST_TESTS)]
         return sorted(found, key=lambda incident: -incident.pressed_at_ms)
@@ -337,10 +349,13 @@ class Reception:
     def _told_of(self, names: Sequence[str]) -> list[Happening]:
         """What the buttons themselves told, and what stations told of them among their newest events."""
         table = schema.journal.c
-        events = select(schema.journal).where(table.kind == wire.EVENT).order_by(table.id.desc())
+        events = select(schema.journal).where(table.kind == wire.EVENT)
+        # Button by button in the order of its own numbers, which an index has: by position, SQLite would go back
+        # through everybody's events until it had found enough of a button that says little.
+        of_one = events.order_by(table.boot.desc(), table.seq.desc()).limit(PAST_SHOWN)
         with self._of.journal.readers.connect() as connection:
-            own = connection.execute(events.where(table.source.in_(names)).limit(PAST_SHOWN)).all()
-            newest = connection.execute(events.limit(PAST_SEARCHED)).all()
+            own = [row for name in names for row in connection.execute(of_one.where(table.source == name))]
+            newest = connection.execute(events.order_by(table.id.desc()).limit(PAST_SEARCHED)).all()
         told = {row.id: self._happening(row) for row in own}
         for row in newest:
             happening = self._happening(row)

@@ -133,6 +133,22 @@ class Registrar:
         author = sitebook.Author(by, official=True, at_ms=utc_ms())
         return self._change(lambda connection: sitebook.change(connection, site, fields, author, seen))
 
+    def change_sites(self, wanted: Mapping[str, Mapping[str, str]], by: str) -> None:
+        """The same with several sites: all of them, or none, if one is refused; the refusal begins with its id."""
+        author = sitebook.Author(by, official=True, at_ms=utc_ms())
+
+        def work(connection: Connection) -> tuple[None, list[Told]]:
+            told: list[Told] = []
+            with connection.begin_nested():
+                for site, fields in wanted.items():
+                    try:
+                        told += sitebook.change(connection, site, fields, author)[1]
+                    except RegistryRefusedError as refusal:
+                        raise type(refusal)(f"{site}: {refusal}") from refusal
+            return None, told
+
+        self._change(work)
+
     def undo_site(self, site: str, number: int, by: str) -> Site:
         """Takes a change of a site back; see `sitebook.undo`."""
         author = sitebook.Author(by, official=True, at_ms=utc_ms())

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MOST_LISTS = 8
+HOLDER = x509.ObjectIdentifier("2.25.68678826576902429363513006469949368619")  # of an entry: whose certificate it was
 _PEM = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 
 
@@ -83,6 +84,36 @@ def merged(
 def serials(pem: bytes, authorities: Sequence[x509.Certificate]) -> set[int]:
     """The serial numbers on the lists of a file."""
     return {revoked.serial_number for one in _tolerant(pem) if _owner(one, authorities) is not None for revoked in one}
+
+
+def entry(serial: int, at: datetime, holder: str) -> x509.RevokedCertificate:
+    """An entry of a list. holder: the id that the certificate was for, so that a broker knows whose connection to end."""
+    name = holder.encode()
+    made = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at)
+    utf8 = bytes((0x0C, len(name))) + name  # DER; an id has 64 octets at most
+    return made.add_extension(x509.UnrecognizedExtension(HOLDER, utf8), critical=False).build()
+
+
+def revoked(pem: bytes, authorities: Sequence[x509.Certificate], now: datetime) -> dict[int, str | None]:
+    """Serial numbers on a file's lists, and whose certificates they were (None: the list does not say).
+
+    Raises UnfitError if a list is damaged, foreign or not valid at `now`: a broker would let nobody in with it.
+    """
+    found: dict[int, str | None] = {}
+    for one in _lists(pem):
+        if _owner(one, authorities) is None:
+            raise UnfitError(f"the list of {_name(one)} is not signed by an authority of this station")
+        _check(one, now)
+        found.update({each.serial_number: _holder(each) for each in one})
+    return found
+
+
+def _holder(entry: x509.RevokedCertificate) -> str | None:
+    for extension in entry.extensions:
+        value = extension.value
+        if extension.oid == HOLDER and isinstance(value, x509.UnrecognizedExtension):
+            return value.value[2:].decode(errors="replace")
+    return None
 
 
 def ends(path: Path) -> datetime | None:

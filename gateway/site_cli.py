@@ -138,10 +138,9 @@ def import_file(
         raise _fail(str(error)) from error
     try:
         with shell.registrar(settings) as registrar:
-            for site, fields in wanted.items():
-                registrar.change_site(site, fields, shell.user())
+            registrar.change_sites(wanted, shell.user())
     except RegistryRefusedError as refusal:
-        raise _fail(f"{file}: {site}: {refusal}") from refusal
+        raise _fail(f"{file}: nothing was changed: {refusal}") from refusal
     except StorageError as error:
         raise _fail(str(error)) from error
     typer.echo(f"{len(wanted)} sites are as {file.name} says")

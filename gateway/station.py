@@ -108,6 +108,8 @@ class Station:
         self.exchange.uplinks = self.uplinks
         self.broker_up = False
         self._broker_seen = False
+        self._session = 0  # which of the connections to the broker stands
+        self._acknowledging = threading.Lock()
         self._broker_told: dict[tuple[str, str], int] = {}
         self._broker_run: int | None = None
         self._client = link.client(
@@ -207,6 +209,7 @@ class Station:
             back = self.exchange.supervision.returns(now)
         self.exchange.silent(found)
         self.exchange.returned(back)
+        self.exchange.relieve()
         self.exchange.commands.expire(utc_ms())
         self._read_broker_refusals()
         if ticks % HEARTBEAT_TICKS == 0 and self.uplinks:
@@ -339,16 +342,20 @@ class Station:
         self.notices.tell("health")
 
     def _disconnected(self, *_: object) -> None:
+        with self._acknowledging:
+            self._session += 1
         was, self.broker_up = self.broker_up, False
         if was and not self._ending.is_set():
             self.exchange.event(wire.BROKER_LOST, self.settings.station)
             self.notices.tell("health")
 
     def _message(self, client: mqtt.Client, _data: object, message: mqtt.MQTTMessage) -> None:
-        mid, qos = message.mid, message.qos
+        mid, qos, session = message.mid, message.qos, self._session
 
         def done() -> None:
-            client.ack(mid, qos)
+            with self._acknowledging:
+                if session == self._session:  # else this number may be another message's by now
+                    client.ack(mid, qos)
 
         try:
             self.exchange.arrived(message.topic, bytes(message.payload), done)

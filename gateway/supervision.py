@@ -294,10 +294,6 @@ class Supervision:
         watched = self.children.get(child)
         return None if watched is None or watched.last_ms is None else now_ms - watched.last_ms
 
-    def unsigned_ms(self, child: str, now_ms: int) -> int:
-        """How long ago its own newest heartbeat came."""
-        return now_ms - self.children[child].signed_ms
-
     def is_late(self, child: str, now_ms: int) -> bool:
         """A heartbeat is missing, or its connection broke; not yet an event."""
         watched = self.children.get(child)

@@ -354,7 +354,9 @@ class AuthorityFolder:
         lists = []
         for authority in self._not_over():
             revoked = {
-                one.serial: one.revoked_at for one in known if one.authority == authority and one.revoked_at is not None
+                one.serial: (one.revoked_at, one.id)
+                for one in known
+                if one.authority == authority and one.revoked_at is not None
             }
             lists.append(self._load(authority).list_of(revoked, number))
         self._note(what="list", number=number)

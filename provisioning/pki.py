@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from firmware.wire import is_id
+from gateway import revocation
 from provisioning.errors import AuthorityFault
 
 Clock = Callable[[], datetime]
@@ -81,7 +82,7 @@ class Authority:
         self.key = key
         self._clock = clock
         self.certificate = certificate
-        self._revoked: dict[int, datetime] = {}
+        self._revoked: dict[int, tuple[datetime, str]] = {}
         self._lists = 0
 
     @classmethod
@@ -191,15 +192,15 @@ class Authority:
 
     def revoke(self, identity: Identity) -> None:
         """Puts a certificate on every list made by `crl` from now on."""
-        self._revoked.setdefault(identity.certificate.serial_number, self._clock())
+        self._revoked.setdefault(identity.certificate.serial_number, (self._clock(), identity.name))
 
     def crl(self) -> bytes:
         """The revocation list in PEM; each has a higher number than the one before."""
         self._lists += 1
         return self.list_of(self._revoked, self._lists)
 
-    def list_of(self, revoked: dict[int, datetime], number: int) -> bytes:
-        """The revocation list in PEM for these serials and times.
+    def list_of(self, revoked: dict[int, tuple[datetime, str]], number: int) -> bytes:
+        """The revocation list in PEM for these serials: when, and whose certificates they were.
 
         It holds as long as the authority: a broker lets nobody in whose list has run out, and every button would be
         silenced because nobody made a new one in time.
@@ -213,9 +214,8 @@ class Authority:
             .add_extension(x509.CRLNumber(number), critical=False)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._public), critical=False)
         )
-        for serial, at in revoked.items():
-            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at)
-            builder = builder.add_revoked_certificate(entry.build())
+        for serial, (at, holder) in revoked.items():
+            builder = builder.add_revoked_certificate(revocation.entry(serial, at, holder))
         return builder.sign(self.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     @property

@@ -12,7 +12,14 @@ if TYPE_CHECKING:
 settings.register_profile("tocsin", deadline=None, print_blob=True)
 settings.load_profile("tocsin")
 
-LONG = ("simulation/test_simulation.py", "provisioning/test_provision.py", "faults/", "gateway/", "browser/")
+LONG = (
+    "simulation/test_simulation.py",
+    "test_firmware_simulation.py",
+    "provisioning/test_provision.py",
+    "faults/",
+    "gateway/",
+    "browser/",
+)
 """Files that take minutes begin first, so that no worker waits for them at the end."""
 
 

@@ -31,10 +31,19 @@ class Operator:
         self._csrf = answer.json()["csrf"]
         return True
 
+    def answer(self, what: str) -> httpx.Response:
+        """Of the API, or of a page: /…"""
+        return self._http.get(what if what.startswith("/") else f"/api/v1/{what}")
+
     def get(self, what: str) -> Any:
-        answer = self._http.get(f"/api/v1/{what}")
+        answer = self.answer(what)
         assert answer.status_code == 200, answer.text
         return answer.json()
+
+    def page(self, path: str) -> str:
+        answer = self._http.get(path)
+        assert answer.status_code == 200, f"{path}: {answer.status_code}"
+        return answer.text
 
     def step(self, number: int, state: str, outcome: str | None = None, note: str = "") -> httpx.Response:
         body = {"state": state, "note": note, **({"outcome": outcome} if outcome else {})}

@@ -25,6 +25,12 @@ def micropython() -> str:
     return found
 
 
+def micropython32() -> str | None:
+    """A MicroPython whose objects are as large as on the chips; None where there is none (tools/setup.py)."""
+    cached = PROJECT / ".cache" / "bin" / "micropython32"
+    return str(cached) if cached.exists() else None
+
+
 def chromium() -> str:
     """The browser to test with: TOCSIN_CHROMIUM, or the first on PATH."""
     names = ("chromium", "chromium-browser", "google-chrome")

@@ -32,6 +32,8 @@ LEAST_MICROPYTHON = (1, 24)
 MICROPYTHON_PARTS = ("micropython", "libc6", "libffi8", "libmbedcrypto16", "libmbedtls21", "libmbedx509-7")
 NEWER = {"debian": ("trixie", "main"), "raspbian": ("trixie", "main"), "ubuntu": ("resolute", "main universe")}
 """By the system's ID: the release, on the machine's own mirror, that has a MicroPython which is new enough."""
+NARROW = {"x86_64": "i386"}
+"""By the machine's kind: the architecture with 32-bit pointers whose programs it runs, as Debian calls it."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 LEVELS = ("demo", "bench", "test")
 """Each has what the one before has, and more."""
@@ -166,13 +168,32 @@ def get_micropython() -> None:
         target.symlink_to(found)
         return
     say("getting MicroPython from a newer release of this system, into .cache only")
-    _unpack_micropython(target)
+    release = platform.freedesktop_os_release()
+    _unpack_micropython(target, *NEWER.get(release.get("ID", ""), NEWER["debian"]))
     if not usable(str(target)):
         target.unlink()
         message = (
             "The MicroPython of the newer release does not run here. Install MicroPython 1.24 or newer, put it on PATH."
         )
         raise SetupError(message)
+
+
+def get_narrow_micropython() -> None:
+    """Makes `.cache/bin/micropython32`, whose objects are as large as on the chips, if that can be had: only tests use it."""
+    target = CACHE / "bin" / "micropython32"
+    architecture = NARROW.get(platform.machine())
+    if platform.freedesktop_os_release().get("ID") != "debian" or not architecture:
+        return
+    if target.exists() and usable(str(target)):
+        return
+    say("getting a 32-bit MicroPython, into .cache only")
+    for suite in (NEWER["debian"][0], "testing"):
+        with contextlib.suppress(SetupError):
+            _unpack_micropython(target, suite, "main", architecture)
+            if usable(str(target)):
+                return
+    target.unlink(missing_ok=True)
+    say("none could be had: the tests that weigh the heap at 32 bits will say so and be left out")
 
 
 def _packaged() -> bool:
@@ -209,17 +230,19 @@ def debian_source(codename: str, folder: Path = Path("/etc/apt")) -> str:
     raise SetupError(message)
 
 
-def _unpack_micropython(target: Path) -> None:
+def _unpack_micropython(target: Path, suite: str, component: str, architecture: str = "") -> None:
     release = platform.freedesktop_os_release()
     source = debian_source(release.get("VERSION_CODENAME", ""))
-    suite, component = NEWER.get(release.get("ID", ""), NEWER["debian"])
-    folder = CACHE / "micropython"
+    folder = CACHE / target.name
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("lists/partial", "archives/partial", "root", "debs"):
         (folder / name).mkdir(parents=True)
     keyring = Path(f"/usr/share/keyrings/{release.get('ID', '')}-archive-keyring.gpg")
-    signed = f"[signed-by={keyring}] " if keyring.exists() else ""
-    (folder / "sources.list").write_text(f"deb {signed}{source} {suite} {component}\n", encoding="utf-8")
+    about = [f"signed-by={keyring}"] if keyring.exists() else []
+    about += [f"arch={architecture}"] if architecture else []
+    told = f"[{' '.join(about)}] " if about else ""
+    (folder / "sources.list").write_text(f"deb {told}{source} {suite} {component}\n", encoding="utf-8")
+    other = {"APT::Architecture": architecture, "APT::Architectures": architecture} if architecture else {}
     options = [
         *(
             f"-o{key}={value}"
@@ -231,15 +254,16 @@ def _unpack_micropython(target: Path) -> None:
                 "Dir::Cache::pkgcache": "",
                 "Dir::Cache::srcpkgcache": "",
                 "APT::Sandbox::User": "root",
+                **other,
             }.items()
         ),
     ]
-    run("micropython", ["apt-get", *options, "update"])
+    run(target.name, ["apt-get", *options, "update"])
     debs = folder / "debs"
-    run("micropython", ["sh", "-c", 'cd "$0" && exec "$@"', debs, "apt-get", *options, "download", *MICROPYTHON_PARTS])
+    run(target.name, ["sh", "-c", 'cd "$0" && exec "$@"', debs, "apt-get", *options, "download", *MICROPYTHON_PARTS])
     for deb in debs.glob("*.deb"):
-        run("micropython", ["dpkg", "-x", deb, folder / "root"])
-    loaders = sorted((folder / "root").glob("usr/lib*/**/ld-linux-*.so.*"))
+        run(target.name, ["dpkg", "-x", deb, folder / "root"])
+    loaders = sorted((folder / "root").glob("usr/lib*/**/ld-linux*.so.*"))
     libraries = sorted((folder / "root").glob("usr/lib/*-linux-gnu*"))
     if not loaders or not libraries:
         message = f"The packages in {folder} are not laid out as expected"
@@ -359,6 +383,8 @@ def main() -> int:
         if packages:
             install(packages)
         get_micropython()
+        if level == "test":
+            get_narrow_micropython()
         get_environment(level)
     except SetupError as error:
         sys.stderr.write(f"{error}\n")

@@ -1,5 +1,6 @@
 """Composition root of the console: every part, built and joined on this page."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -16,13 +17,15 @@ from gateway.console import api, child_page, command_api, pages, registry_api, s
 from gateway.console.guard import Guard
 from gateway.console.live import Live, Watchers
 from gateway.console.looks import STATIC, Looks
-from gateway.console.parts import Console, NotSignedIn, Problem, console_of, plain_page, redirect, words_of
+from gateway.console.parts import Console, NotSignedIn, Problem, console_of, language_of, plain_page, redirect, words_of
 from gateway.console.probes import Probes
 from gateway.console.sessions import Sessions
 from gateway.console.signing import Signing
 from gateway.console.words import WORDS
 from gateway.desk import Desk, StorageError
 from gateway.enrolment import RegistryRefusedError
+
+_log = logging.getLogger(__name__)
 
 
 def create_app(
@@ -61,7 +64,7 @@ def create_app(
     app.add_exception_handler(StorageError, _not_stored)
     app.add_exception_handler(RequestValidationError, _not_understood)
     app.add_exception_handler(HTTPException, _http_exception)
-    app.add_middleware(Guard, refuse=_refuse, secure=secure_cookies)
+    app.add_middleware(Guard, refuse=_refuse, fail=_fail, secure=secure_cookies)
     return app
 
 
@@ -81,7 +84,7 @@ def _answer(request: Request, problem: Problem) -> Response:
         if problem.incident is not None:
             error["incident"] = asdict(problem.incident)
         return JSONResponse(error, problem.status, headers=problem.headers)
-    title = f"error.{problem.status}"
+    title = problem.title or f"error.{problem.status}"
     answer = plain_page(
         request,
         "error.html",
@@ -97,6 +100,19 @@ def _answer(request: Request, problem: Problem) -> Response:
 
 def _refuse(request: Request, status: int, key: str) -> Response:
     return _answer(request, Problem(status, words_of(request).plain(key)))
+
+
+def _fail(request: Request, error: Exception) -> Response:
+    desk = console_of(request).desk
+    found = desk.unreadable(error)
+    if found is None:
+        _log.error("the console failed at %s %s", request.method, request.url.path, exc_info=error)
+        return _refuse(request, 500, "error.500.text")
+    why, since_ms = found
+    _log.error("the database can't be read for %s %s: %s", request.method, request.url.path, why)
+    since = console_of(request).looks.faces[language_of(request)].moment_text(since_ms, desk.now_ms())
+    text = words_of(request).plain("error.unreadable.text", since=since)
+    return _answer(request, Problem(503, text, title="error.unreadable"))
 
 
 def _problem(request: Request, error: Exception) -> Response:

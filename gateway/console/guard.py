@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LONGEST_BODY = 16 * 1024
-LONGEST_LIST = 256 * 1024
+LONGEST_LIST = 1024 * 1024
 LONGEST_SITE = 64 * 1024
 LISTS = "/api/v1/revocations"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -34,16 +33,22 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
-_log = logging.getLogger(__name__)
-
 
 class Guard:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: ASGIApp, *, refuse: Callable[[Request, int, str], Response], secure: bool) -> None:
-        """refuse: makes the page of a status and a word key; secure: the console is served over TLS."""
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        refuse: Callable[[Request, int, str], Response],
+        fail: Callable[[Request, Exception], Response],
+        secure: bool,
+    ) -> None:
+        """refuse: makes the page of a status and a word key; fail: that of an error; secure: the console is served over TLS."""
         self._app = app
         self._refuse = refuse
+        self._fail = fail
         self._headers = dict(HEADERS)
         if secure:
             self._headers["Strict-Transport-Security"] = "max-age=31536000"
@@ -69,11 +74,11 @@ class Guard:
                 await refusal(scope, receive, sending)
             else:
                 await self._app(scope, _bounded(receive, _longest(scope["path"])), sending)
-        except Exception:
-            _log.exception("the console failed at %s %s", scope["method"], scope["path"])
+        except Exception as error:
+            answer = self._fail(request, error)
             if started:
                 raise
-            await self._refuse(request, 500, "error.500.text")(scope, receive, sending)
+            await answer(scope, receive, sending)
 
     def _refusal(self, request: Request) -> Response | None:
         if request.method in SAFE_METHODS:

@@ -73,14 +73,23 @@ class Problem(Exception):  # noqa: N818
     """An answer that is not what was asked for, told in one sentence of the visitor's language."""
 
     def __init__(
-        self, status: int, text: str, *, incident: Incident | None = None, headers: dict[str, str] | None = None
+        self,
+        status: int,
+        text: str,
+        *,
+        incident: Incident | None = None,
+        headers: dict[str, str] | None = None,
+        title: str = "",
     ) -> None:
-        """status: HTTP's; incident: the one that it is about, to be shown as it stands now."""
+        """status: HTTP's; incident: the one that it is about, to be shown as it stands now; title: a word key, if not that of
+        the status.
+        """
         super().__init__(text)
         self.status = status
         self.text = text
         self.incident = incident
         self.headers = headers or {}
+        self.title = title
 
 
 class NotSignedIn(Exception):  # noqa: N818

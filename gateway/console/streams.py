@@ -109,7 +109,7 @@ async def _follow(console: Console, visitor: Visitor, mark: object, tell: Tell, 
                 for name, body in events:
                     yield f"id: {stamp}\nevent: {name}\ndata: {to_json(body)}\n\n"
             if time.monotonic() >= beat_due:
-                why = await run_in_threadpool(_over, console, visitor, mark)
+                why = await run_in_threadpool(_over, console, visitor, mark) if live.fresh else ""
                 if why:
                     yield f"event: ended\ndata: {to_json({'why': why})}\n\n"
                     return

@@ -475,6 +475,11 @@ WORDS: dict[str, tuple[str, str]] = {
         "The console made a mistake; it is recorded in the station's log. Alarms are still received. Reload, or use another console.",
         "کنسول میں غلطی ہوئی جو اسٹیشن کے لاگ میں درج ہے۔ الارم بدستور موصول ہو رہے ہیں۔ صفحہ دوبارہ کھولیں یا دوسرا کنسول استعمال کریں۔",
     ),
+    "error.unreadable": ("The database can't be read", "ڈیٹا بیس پڑھا نہیں جا سکتا"),
+    "error.unreadable.text": (
+        "The station's database can't be read since {since}. Buttons and gateways hold their alarms meanwhile. Call whoever looks after it.",
+        "اسٹیشن کا ڈیٹا بیس {since} سے پڑھا نہیں جا سکتا۔ کچھ ضائع نہیں ہوگا: بٹن اور گیٹ وے اپنے الارم محفوظ رکھتے ہیں۔ ذمہ دار کو بلائیں اور دوسرا کنسول استعمال کریں۔",
+    ),
     "error.503": ("Busy", "مصروف"),
     "error.503.text": (
         "Too many pages are open. Try again in a moment.",

@@ -15,10 +15,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from demo.world import HQ, PROJECT, World, micropython
-from tests.bench import backlog, throughput
+from tests.bench import backlog, growth, heartbeats, journal, throughput
 from tests.bench.floors import PAUSE_S, Floors
 from tests.bench.peer import Peer, mosquitto
 from tests.bench.pipeline import Pipeline
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 PRESSES = 500
 BLOCKS = 10
-ONLY = ("press", "backlog", "throughput")
+ONLY = ("press", "backlog", "growth", "heartbeats", "journal", "throughput")
+EVENTS = {"backlog": 1_000_000, "journal": 10_000_000}
 PAGE = PROJECT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- written by tests.bench --write -->", "<!-- end of what tests.bench writes -->"
 DEVICE = "clifton-gate"
@@ -149,6 +150,20 @@ def _version(command: list[str]) -> str:
     return said[0].split("; ")[-1] if said else "?"
 
 
+def part(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What one part alone found."""
+    events = arguments.events or EVENTS.get(arguments.only, 0)
+    if arguments.only == "backlog":
+        return backlog.measure(events, arguments.presses, say)
+    if arguments.only == "journal":
+        return journal.measure(events, say)
+    if arguments.only == "heartbeats":
+        return heartbeats.measure(arguments.heartbeats, say)
+    if arguments.only == "growth":
+        return growth.measure(arguments.seconds, say, arguments.buttons)
+    return throughput.measure(arguments.alarms, say)
+
+
 def _stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -158,8 +173,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--presses", type=int, default=PRESSES, help=f"through each pipeline, by default {PRESSES}")
     parser.add_argument("--only", choices=ONLY, help="one part alone; its last line is JSON")
-    parser.add_argument("--events", type=int, default=1_000_000, help="of the backlog, by default 1,000,000")
+    parser.add_argument("--events", type=int, help="of the backlog, by default 1,000,000; of the journal, 10,000,000")
     parser.add_argument("--alarms", type=int, default=8_000, help="of a block of the throughput, by default 8,000")
+    parser.add_argument("--heartbeats", type=int, default=50_000, help="of a block, by default 50,000")
+    parser.add_argument("--seconds", type=float, default=60, help="of each slice of the growth, by default 60")
+    parser.add_argument(
+        "--buttons", type=int, nargs="+", default=growth.SIZES, help="of the growth, by default 100 1000 10000"
+    )
     parser.add_argument("--write", action="store_true", help=f"put the result into {PAGE.relative_to(PROJECT)} too")
     arguments = parser.parse_args()
     if arguments.presses < 1:
@@ -167,17 +187,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _stop)
     load = os.getloadavg()[0]
     try:
-        if arguments.only == "backlog":
-            said = backlog.measure(arguments.events, arguments.presses, say)
-            sys.stdout.write(
-                json.dumps({**said, "machine": machine() + f"{load:.1f} and {os.getloadavg()[0]:.1f}"}) + "\n"
-            )
-            return 0
-        if arguments.only == "throughput":
-            said = throughput.measure(arguments.alarms, say)
-            sys.stdout.write(
-                json.dumps({**said, "machine": machine() + f"{load:.1f} and {os.getloadavg()[0]:.1f}"}) + "\n"
-            )
+        if arguments.only not in {None, "press"}:
+            said = part(arguments)
+            said["machine"] = machine() + f"{load:.1f} and {os.getloadavg()[0]:.1f}"
+            sys.stdout.write(json.dumps(said) + "\n")
             return 0
         measured = measure(arguments.presses)
     except (TimeoutError, RuntimeError) as error:

@@ -198,6 +198,9 @@ class StandInDesk:
     def now_ms(self) -> int:
         return time.time_ns() // 1_000_000 + self.ahead_ms
 
+    def unreadable(self, error: Exception) -> tuple[str, int] | None:
+        return None
+
     def open_incidents(self) -> Sequence[Incident]:
         self._seen()
         with self._lock:

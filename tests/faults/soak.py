@@ -14,6 +14,7 @@ import random
 import signal
 import statistics
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 LONGEST_S = 8  # of a freeze or a cut
 SETTLE_S = 180
 CLOSE_EVERY_S = 20
+SLOW_MS, SLOWEST = 3_000, 5  # of these many presses, if they took longer, all is told
 STATIONS = (f"station {SITE}", f"station {HQ}")
 
 
@@ -44,7 +46,9 @@ class Soak:
         self.drill = Drill(world)
         self.pressed_ms: dict[tuple[str, int, int], float] = {}
         self.faults: dict[str, int] = {}
+        self.history: list[tuple[float, str]] = []  # of faults: when, in ms of UTC, and which
         self._mend: list[tuple[float, Callable[[], None]]] = []
+        self._ending = threading.Event()
         self._hear = self.drill._heard
         for button in world.buttons.values():
             button.heard = self._heard
@@ -67,6 +71,8 @@ class Soak:
         lasts_s = chance.uniform(0.3, LONGEST_S)
         button = chance.choice(list(self.world.buttons.values()))
         name = chance.choice(STATIONS)
+        of = name if "station" in what else button.device if what in {"power cut", "freeze button"} else ""
+        self.history.append((time.time() * 1000, f"{what} {of} {f'{lasts_s:.1f} s' if 'kill' not in what else ''}"))
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             if what == "kill station":
                 self.world.processes[name].kill()
@@ -113,7 +119,8 @@ class Soak:
         """Presses and breaks for so long, then lets everything settle."""
         chance, now = self.chance, time.monotonic()
         end, told = now + for_s, now
-        press, fault, close = now + 1, now + 3, now + CLOSE_EVERY_S
+        press, fault = now + 1, now + 3
+        threading.Thread(target=self._close_alarms, daemon=True).start()
         while (now := time.monotonic()) < end:
             self.mend()
             if now >= press:
@@ -122,16 +129,19 @@ class Soak:
             if now >= fault:
                 self.fault()
                 fault = now + chance.uniform(1, 8)
-            if now >= close:
-                with contextlib.suppress(httpx.HTTPError, AssertionError, TimeoutError):
-                    Operator(self.world).sign_in().close_all()
-                close = time.monotonic() + CLOSE_EVERY_S
             if now - told >= 10:
                 told = now
                 print(f"{end - now:5.0f} s left: {len(self.drill.latched)} presses, faults {self.faults}", flush=True)
             time.sleep(0.05)
+        self._ending.set()
         self.mend(everything=True)
         self.drill.settle(SETTLE_S)
+
+    def _close_alarms(self) -> None:
+        """On a thread of its own: who waits here for a frozen console can't thaw it."""
+        while not self._ending.wait(CLOSE_EVERY_S):
+            with contextlib.suppress(httpx.HTTPError, AssertionError, TimeoutError):
+                Operator(self.world).sign_in().close_all()
 
     def verdict(self) -> dict[str, Any]:
         """What became of every press. Milliseconds from the contact to headquarters' journal."""
@@ -139,7 +149,11 @@ class Soak:
         rows = database.execute("SELECT source, boot, seq, received_at_ms FROM journal WHERE kind = 1").fetchall()
         database.close()
         arrived = {tuple(row[:3]): row[3] for row in rows}
-        delays = sorted(arrived[number] - self.pressed_ms[number] for number in self.drill.latched if number in arrived)
+        took = {number: arrived[number] - self.pressed_ms[number] for number in self.drill.latched if number in arrived}
+        delays = sorted(took.values())
+        for number in sorted(took, key=lambda number: -took[number])[:SLOWEST]:
+            if took[number] > SLOW_MS:
+                self._explain(number, took[number])
         return {
             "presses": len(self.drill.latched),
             "losses": len(self.drill.latched - arrived.keys()),
@@ -149,6 +163,19 @@ class Soak:
             "median_ms": round(statistics.median(delays)) if delays else None,
             "worst_ms": round(delays[-1]) if delays else None,
         }
+
+    def _explain(self, number: tuple[str, int, int], took_ms: float) -> None:
+        """Prints what went on while a press was on its way, and what the stations logged of it."""
+        began = self.pressed_ms[number]
+        name = "/".join(map(str, number))
+        print(f"{name}: {took_ms / 1000:.1f} s from the contact to headquarters' disk")
+        for at, what in self.history:
+            if began - 1000 * LONGEST_S < at < began + took_ms:
+                print(f"  {(at - began) / 1000:+.1f} s: {what}")
+        for log in sorted(self.world.folder.glob("station-*.log")):
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+                if f"id={name} " in line:
+                    print(f"  {log.stem}: {line}")
 
 
 def soak(for_s: float, seed: int) -> dict[str, Any]:

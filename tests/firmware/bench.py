@@ -132,6 +132,10 @@ class Peer:
         """A message on the receipt topic of `device`."""
         self._client.publish(f"tocsin/1/{device}/receipt", payload, 1)
 
+    def order(self, device: str, payload: bytes) -> None:
+        """A message on the command topic of `device`."""
+        self._client.publish(f"tocsin/1/{device}/command", payload, 1)
+
 
 class Post:
     """One button's side of the peer: its key, its messages, receipts for it."""
@@ -146,7 +150,7 @@ class Post:
         deadline = time.monotonic() + DEADLINE_S
         while True:
             topic, payload = self.peer.came.get(timeout=max(0.01, deadline - time.monotonic()))
-            if topic.split("/")[2] != self.device or topic.endswith("/receipt"):
+            if topic.split("/")[2] != self.device or topic.endswith(("/receipt", "/command")):
                 continue
             envelope = wire.unseal(payload)
             assert envelope.sealed_with(self.key)
@@ -194,7 +198,11 @@ class Bench:
         self._broker.wait(DEADLINE_S)
 
     def post(self, peer: Peer, device: str) -> Post:
-        """Enrols a button: its folder is made, with identity and settings."""
+        """Enrols a button, and its headquarters."""
+        return Post(peer, device, self.enrol(device))
+
+    def enrol(self, device: str) -> bytes:
+        """Makes a button's folder, with identity and settings; its message key."""
         identity = self.authority.issue(device)
         identity.write_der(self.folder / device / "identity")
         point = self.hq.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
@@ -208,7 +216,7 @@ class Bench:
         }
         (self.folder / device / "settings.json").write_text(json.dumps(told), encoding="utf-8")
         shared = self.hq.exchange(ec.ECDH(), identity.key.public_key())
-        return Post(peer, device, wire.message_key(shared, device, "hq"))
+        return wire.message_key(shared, device, "hq")
 
     @staticmethod
     def command() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import signal
 import socket
 import ssl
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from provisioning.pki import Authority
 
     Act = Callable[[ssl.SSLSocket, bytes], None]
+    Weather = Callable[[bytes, socket.socket], None]
 
 NAME = "khi-cn"
 DEADLINE_S = 15.0
@@ -44,12 +46,7 @@ class Broker:
         """Starts it and waits until it listens."""
         folder = self._folder
         config = folder / "mosquitto.conf"
-        config.write_text(
-            f"listener {self.port} 127.0.0.1\ncafile {folder}/clients.pem\ncertfile {folder}/cert.pem\n"
-            f"keyfile {folder}/key.pem\nrequire_certificate true\nuse_identity_as_username true\n"
-            "allow_anonymous false\nuser root\n",
-            encoding="utf-8",
-        )
+        config.write_text(self._settings(), encoding="utf-8")
         with (folder / "mosquitto.log").open("ab") as log:
             self._process = subprocess.Popen(["mosquitto", "-c", str(config)], stdout=log, stderr=log)
         deadline = time.monotonic() + DEADLINE_S
@@ -60,6 +57,14 @@ class Broker:
             assert self._process.poll() is None, (folder / "mosquitto.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.01)
+
+    def _settings(self) -> str:
+        folder = self._folder
+        return (
+            f"listener {self.port} 127.0.0.1\ncafile {folder}/clients.pem\ncertfile {folder}/cert.pem\n"
+            f"keyfile {folder}/key.pem\nrequire_certificate true\nuse_identity_as_username true\n"
+            "allow_anonymous false\nuser root\n"
+        )
 
     def signal(self, number: signal.Signals) -> None:
         """SIGSTOP, SIGCONT."""
@@ -123,12 +128,18 @@ class _Server:
 
 
 class Way(_Server):
-    """A path to a port that can be told to swallow everything on the connections that it has now."""
+    """A path to a port that can be told to swallow everything on the connections that it has now, or to get worse otherwise."""
 
     def __init__(self, port: int) -> None:
         super().__init__()
         self._target = port
         self._swallowing: list[threading.Event] = []
+        self._down: Weather | None = None
+        self._up: Weather | None = None
+
+    def bend(self, down: Weather | None = None, up: Weather | None = None) -> None:
+        """What from now on becomes of octets to the client and from it, on all connections; None: they go straight on."""
+        self._down, self._up = down, up
 
     def swallow(self) -> None:
         """From now on nothing comes through on today's connections, which stay open; later ones work."""
@@ -144,18 +155,83 @@ class Way(_Server):
             connection.close()
             return
         self._open.append(onward)
-        threading.Thread(target=self._pump, args=(onward, connection, swallowing), daemon=True).start()
-        self._pump(connection, onward, swallowing)
+        threading.Thread(
+            target=self._pump, args=(onward, connection, swallowing, lambda: self._down), daemon=True
+        ).start()
+        self._pump(connection, onward, swallowing, lambda: self._up)
 
     @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket, swallowing: threading.Event) -> None:
+    def _pump(
+        source: socket.socket, sink: socket.socket, swallowing: threading.Event, weather: Callable[[], Weather | None]
+    ) -> None:
         with contextlib.suppress(OSError):
             while octets := source.recv(65536):
                 if not swallowing.is_set():
-                    sink.sendall(octets)
+                    (weather() or straight)(octets, sink)
         if not swallowing.is_set():
             with contextlib.suppress(OSError):
                 sink.shutdown(socket.SHUT_RDWR)
+
+
+def straight(octets: bytes, sink: socket.socket) -> None:
+    """Good weather."""
+    sink.sendall(octets)
+
+
+def late(seconds: float) -> Weather:
+    """Everything comes, but late."""
+
+    def weather(octets: bytes, sink: socket.socket) -> None:
+        time.sleep(seconds)
+        sink.sendall(octets)
+
+    return weather
+
+
+def trickling(octets: bytes, sink: socket.socket) -> None:
+    """One octet a second."""
+    for octet in octets:
+        time.sleep(1)
+        sink.sendall(bytes((octet,)))
+
+
+def truncated(octets: bytes, sink: socket.socket) -> None:
+    """Half of it, and the connection is gone."""
+    sink.sendall(octets[: len(octets) // 2])
+    raise ConnectionAbortedError
+
+
+def half_closed(_octets: bytes, sink: socket.socket) -> None:
+    """This direction ends in order, and the other one goes on."""
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def lost(seed: int) -> Weather:
+    """The first piece and a third of the later ones never come."""
+    draw = random.Random(seed)
+    began = False
+
+    def weather(octets: bytes, sink: socket.socket) -> None:
+        nonlocal began
+        if began and draw.randrange(3):
+            sink.sendall(octets)
+        began = True
+
+    return weather
+
+
+def garbled(octets: bytes, sink: socket.socket) -> None:
+    """One bit of each piece is wrong."""
+    made = bytearray(octets)
+    made[len(made) // 2] ^= 1
+    sink.sendall(made)
+
+
+def deaf(_octets: bytes, _sink: socket.socket) -> None:
+    """Takes nothing any more, until the client gives up."""
+    time.sleep(20)
+    raise ConnectionAbortedError
 
 
 def accepted(hello: bytes) -> bytes:

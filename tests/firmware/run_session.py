@@ -31,7 +31,7 @@ class Probe:
     def __init__(self, told):
         self.wills = 0
         self.failing = None
-        self.worst_ms = 0
+        self.worst_ms = self.weighed = 0
         self.topic = "tocsin/1/%s/" % told["id"]
         self.session = Session(
             told["id"],
@@ -42,7 +42,12 @@ class Probe:
             on_up=self.came_up,
             on_down=self.went_down,
             log=lambda text: tell(log=text),
+            weigh=self.weigh,
         )
+
+    def weigh(self):
+        """Called where most of the heap is in use."""
+        self.weighed += 1
 
     def fail(self, name):
         """Raises once if the test wants this callback to fail."""
@@ -69,7 +74,11 @@ class Probe:
 
     def received(self, topic, payload):
         """Tells what."""
-        tell(message=[topic, payload.decode()])
+        try:
+            text = payload.decode()
+        except UnicodeError:
+            text = str(payload)
+        tell(message=[topic, text])
         if self.failing == "write":
             self.failing = None
             self.session._link.write = self.broken
@@ -100,6 +109,7 @@ class Probe:
             "up": self.session.up,
             "reconnects": self.session.reconnects,
             "refused": self.session.refused,
+            "weighed": self.weighed,
         }
 
     async def latency(self, count):

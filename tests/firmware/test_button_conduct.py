@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from firmware import button as button_module
-from firmware import outbox, settings, wire
+from firmware import health, outbox, settings, wire
 from firmware.button import Button
 from firmware.flash import Flash
 from firmware.outbox import Outbox
@@ -387,3 +387,37 @@ def test_a_button_with_one_contact_works_by_that_alone(tmp_path: Path, contacts:
     desk.hold((1000, 1000, 340) if contacts == settings.NORMALLY_CLOSED else (1000, 1000, 340), 1000)
     assert desk.button.light() == "unconfirmed"
     assert [desk.button.outbox.event(number, 0)[wire.CODE] for number in desk.button.outbox.events] == [wire.LOOP_CUT]
+
+
+def test_a_heartbeat_tells_the_worst_that_was_not_told_yet(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = iter((50_000, 9_000, 40_000, 41_000, 42_000))
+    monkeypatch.setattr(health, "heap_free", lambda: next(free))
+    desk.connect()
+    desk.story.clear()
+    desk.hold(REST, 20)
+    desk.now_ms += 700
+    desk.hold(REST, 20)
+    desk.button.weigh()  # in the middle of a handshake
+    desk.takes = 0
+    desk.button.beat()
+    desk.takes = 10
+    for _ in range(2):
+        desk.button.beat()
+    told = [(beat[wire.HEAP], beat[wire.HEAP_LEAST], beat[wire.DELAY] // 100) for beat in desk.sent("heartbeat")]
+    assert told == [(41_000, 9_000, 7), (42_000, 9_000, 0)]
+    assert all(beat[wire.RESET] and beat[wire.BOOT] and wire.RECONNECTS in beat for beat in desk.sent("heartbeat"))
+
+
+def test_a_backlog_of_alarms_is_sent_a_few_at_a_time_and_without_a_pause(desk: Desk) -> None:
+    pressed = [desk.press() for _ in range(3 * button_module.BURST)]
+    desk.story.clear()
+    desk.connect()
+    turns = [sum(entry[0] == "alarm" for entry in desk.story)]
+    while desk.button.wait_ms() == 0:
+        desk.story.clear()
+        desk.button.send_due()
+        turns.append(sum(entry[0] == "alarm" for entry in desk.story))
+    assert turns[0] <= 2 * button_module.BURST
+    assert max(turns[1:]) <= button_module.BURST
+    assert sum(turns) == len(pressed)
+    assert any(entry[0] == "presence" for entry in desk.story), "the presence comes right after them"

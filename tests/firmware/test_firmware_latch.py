@@ -135,6 +135,17 @@ def test_events_go_eight_at_a_time_and_again_after_5_seconds() -> None:
     assert lane.due(waiting, 0) == [number for number in waiting if number[1] < 10]
 
 
+def test_an_event_that_had_to_make_room_gives_its_place_in_the_window_away() -> None:
+    lane = window.Window()
+    waiting = [(1, seq) for seq in range(1, 21)]
+    for number in lane.due(waiting, 0):
+        lane.sent(number, 0)
+    del waiting[:8]  # dropped from the flash, whether what they made room for could be written or not
+    assert lane.due(waiting, 0) == waiting[:8]
+    lane.due([], 0)
+    assert lane.wait_ms(0) is None
+
+
 def test_heartbeat_of_a_button_with_many_alarms_fits_and_shows_each_in_turn() -> None:
     alarms = [Alarm(2**32 - 1, 2**32 - 1 - n, 0, 1, 0) for n in range(40)]
     seen = set()

@@ -230,8 +230,8 @@ def test_a_damaged_record_is_said_and_never_sent(tmp_path: Path) -> None:
 def test_full_events_drop_the_oldest_count_it_and_report_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_EVENTS", 5)
     box, _, _ = opened(tmp_path)
-    gone = [number for _ in range(8) for number in box.add_event(0, 0, wire.LOOP_CUT, "A")[1:]]
-    assert gone == [(1, 1), (1, 2), (1, 3)]
+    given = [box.add_event(0, 0, wire.LOOP_CUT, "A") for _ in range(8)]
+    assert box.events == given[3:] == [(1, 4), (1, 5), (1, 6), (1, 7), (1, 8)]
     assert not box.report_dropped(0), "no room"
     box, _, _ = opened(tmp_path)
     assert box.dropped == 3
@@ -241,6 +241,20 @@ def test_full_events_drop_the_oldest_count_it_and_report_it(tmp_path: Path, monk
     assert (report[wire.CODE], report[wire.DETAIL]) == (wire.EVENTS_DROPPED, 3)
     assert not box.report_dropped(0)
     assert opened(tmp_path)[0].dropped == 0
+
+
+def test_a_report_of_dropped_events_that_is_dropped_itself_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "MAX_EVENTS", 3)
+    box, _, _ = opened(tmp_path)
+    for _ in range(5):
+        box.add_event(0, 0, wire.LOOP_CUT, "A")
+    box.remove_event(box.events[0])
+    assert box.report_dropped(0)
+    for _ in range(3):  # of the three that go the last one is the report of two
+        box.add_event(0, 0, wire.LOOP_CUT, "A")
+    assert box.dropped == 3 + 2
 
 
 def test_full_of_events_cut_anywhere_never_undercounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,12 +323,12 @@ def test_every_cut_of_a_real_littlefs_leaves_what_was_promised() -> None:
 def test_two_thousand_events_are_sent_in_order_with_a_few_numbers_in_memory(tmp_path: Path) -> None:
     """Over restarts, with receipts out of order, and with records that were damaged meanwhile."""
     box, _, _ = opened(tmp_path)
-    given = [box.add_event(n, n, wire.LOOP_CUT, "A")[0] for n in range(1200)]
+    given = [box.add_event(n, n, wire.LOOP_CUT, "A") for n in range(1200)]
     box, _, complaints = opened(tmp_path)
-    given += [box.add_event(n, n, wire.LOOP_CUT, "B")[0] for n in range(800)]
+    given += [box.add_event(n, n, wire.LOOP_CUT, "B") for n in range(800)]
     assert (box.waiting, len(box.events)) == (2000, outbox.HEAD)
-    assert box.add_event(0, 0, wire.LOOP_CUT)[1:] == [given.pop(0)]
-    given.append((2, 801))
+    given.append(box.add_event(0, 0, wire.LOOP_CUT))
+    assert not box.holds(given.pop(0))
     for n in (3, 700, 1500):
         (tmp_path / f"e-{given[n][0]}-{given[n][1]}").write_bytes(b"x")
     damaged = [given[n] for n in (3, 700, 1500)]
@@ -339,7 +353,7 @@ def test_two_thousand_events_are_sent_in_order_with_a_few_numbers_in_memory(tmp_
 
 def test_the_age_of_an_event_is_right_now_and_after_a_restart(tmp_path: Path) -> None:
     box, _, _ = opened(tmp_path)
-    number = box.add_event(1000, 400, wire.LOOP_CUT, "A")[0]
+    number = box.add_event(1000, 400, wire.LOOP_CUT, "A")
     assert box.event(number, 9000)[wire.AGE] == 8600
     assert set(box.event(number, 9000)) == {wire.KIND, wire.BOOT, wire.SEQ, wire.AGE, wire.CODE, wire.SUBJECT}
     box, _, _ = opened(tmp_path)

@@ -139,7 +139,9 @@ def test_messages_go_up_and_receipts_come_down(
             listener.publish(BUTTON, b"receipt %d" % n)
         for n in range(50):
             assert probe.until("message")["message"] == [f"tocsin/1/{BUTTON}/receipt", f"receipt {n}"]
-        assert probe.sum()["worst_ms"] < STALL_MS
+        end = probe.sum()
+        assert end["worst_ms"] < STALL_MS
+        assert end["weighed"] >= 1  # after each step of the handshake; a quick peer leaves one
         probe.cut_power()
         assert until(listener, "presence") == b"gone 1"
 

@@ -99,3 +99,15 @@ def test_a_broker_that_accepts_and_drops_does_not_bring_the_quick_retry_back() -
     for _ in range(8):
         backoff.ended(LASTED_MS - 1)
     assert backoff.pause_ms(urgent=False, chance=0) == LONGEST_MS // 2
+
+
+def test_it_asks_again_every_second_as_long_as_the_answer_is_missing() -> None:
+    """Over a link that loses packets each one that arrives makes TCP repeat at once what was lost before it."""
+    vigil = Vigil(0)
+    asked = []
+    for now_ms in range(0, 3000 + TRUST_MS, TICK_MS):
+        if vigil.wants_ping(now_ms, urgent=False):
+            vigil.said(now_ms, asks=True)
+            asked.append(now_ms)
+    assert asked == [3000, 4000, 5000, 6000, 7000]
+    assert vigil.verdict(3000 + TRUST_MS, urgent=False) is not None, "asking again gives no more time"

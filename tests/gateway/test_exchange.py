@@ -13,13 +13,16 @@ import pytest
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Report
 from gateway.ingest import Arrival
 from gateway.journal import Journal, Trouble
 from gateway.notice import NoticeBoard
+from gateway.reception import _told
 from gateway.refusals import Refusals
 from gateway.registry import Registry
 from gateway.settings import load
+from gateway.station import Station
+from gateway.supervision import Silence
 from gateway.uplink import Uplink
 
 if TYPE_CHECKING:
@@ -71,6 +74,20 @@ def test_puback_and_receipt_come_after_the_commit_and_the_page_is_told(bench: Be
     wait_until(lambda: len(bench.story) == 2, 5, "what follows on the commit")
     assert bench.story == [("done", 1), ("tocsin/1/b1/receipt", wire.AT_GATEWAY)]
     assert "incidents" in waiting.wait(5)
+
+
+def test_half_of_the_brokers_window_is_let_go_when_the_disk_turns_out_to_be_in_trouble(bench: Bench) -> None:
+    for seq in range(1, 151):
+        bench.alarm(seq)
+    bench.exchange.relieve()
+    assert bench.story == []
+    bench.journal.trouble = Trouble("the disk is full", 0.0)
+    bench.exchange.relieve()
+    assert bench.story == [("done", 0)] * 50
+    bench.journal.trouble = None
+    bench.journal.start()
+    wait_until(lambda: len(bench.story) == 300, 20, "each is let go once, and receipted")
+    assert bench.rows() == 150
 
 
 def test_a_repeat_is_answered_and_changes_nothing(bench: Bench) -> None:
@@ -220,6 +237,61 @@ def test_nobody_above_headquarters_says_whose_silence_is_no_event(headquarters: 
     assert exchange.supervision.maintained == {"b1": 60_000}
 
 
+def test_an_agency_does_not_report_again_whom_headquarters_told_with_their_gateway(
+    headquarters: tuple[Exchange, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, _ = headquarters
+    told: list[Any] = []
+    monkeypatch.setattr(exchange, "event", lambda *event: told.append(event))
+    exchange.silent([Silence("gw", "no heartbeat came", 18_000, ("b1", "b2"))])
+    ((code, subject, detail),) = told
+    assert _told(detail) == "no heartbeat came, silent for 18 s; behind it: b1, b2"
+    now = exchange.clock.monotonic_ms()
+    for child in ("gw", "b1", "b2", "b3"):
+        exchange.supervision.heard(child, 1, 1, 0, now, HQ)
+        exchange.reports[child] = Report(HQ, {}, 0)
+    event = {
+        wire.KIND: wire.EVENT,
+        wire.BOOT: 1,
+        wire.SEQ: 1,
+        wire.CODE: code,
+        wire.SUBJECT: subject,
+        wire.DETAIL: detail,
+    }
+    exchange._learn(Arrival(wire.EVENT, HQ, HQ, event, b"", []), exchange.clock.utc_ms())
+    assert {one.id for one in exchange.supervision.children.values() if one.reported} == {"gw", "b1", "b2"}
+
+
+def test_a_gateway_forgets_a_button_that_headquarters_hears_through_another(
+    headquarters: tuple[Exchange, list[Any]], bench: Bench
+) -> None:
+    hq, sent = headquarters
+    hq._registry.is_station.side_effect = lambda child: child.startswith("gw")  # type: ignore[attr-defined]
+    bench.journal.start()
+    old = bench.exchange
+    for child in ("b1", "b2", "b3"):
+        message = {wire.KIND: wire.HEARTBEAT, wire.BOOT: 1, wire.SEQ: 1, wire.UPTIME: 1}
+        old.arrived(f"tocsin/1/{child}/heartbeat", wire.seal(message, child, bytes(32)), lambda: None)
+        via = {"b1": "gw-new", "b2": "gw-old", "b3": "gw-new"}[child]
+        hq._heartbeat(Arrival(wire.HEARTBEAT, via, child, message, b"", [[via, 1]]), b"")
+    old.save()
+    for child in ("b1", "b2"):  # and b3 is heard at both, for now
+        old.supervision.children[child].last_ms = old.clock.monotonic_ms() - 60_000
+    digest = [0, [["b1", wire.CHILD_OFFLINE], ["b2", wire.CHILD_OFFLINE], ["b3", wire.CHILD_LATE]]]
+    beat = {wire.KIND: wire.HEARTBEAT, wire.BOOT: 1, wire.SEQ: 1, wire.UPTIME: 1, wire.CHILDREN: 3, wire.DIGEST: digest}
+    sent.clear()
+    hq._heartbeat(Arrival(wire.HEARTBEAT, "gw-old", "gw-old", beat, b"", []), b"")
+    answer = wire.unseal(sent[-1][1]).message
+    assert answer[wire.ELSEWHERE] == ["b1", "b3"]
+    old.receipted("agency", [({**answer, wire.DEVICE: SITE}, b"")])
+    assert set(old.supervision.children) == {"b1", "b2", "b3"}
+    old.receipted("hq", [({**answer, wire.DEVICE: SITE}, b"")])
+    assert set(old.supervision.children) == {"b2", "b3"}
+    old.save()
+    bench.journal.now(lambda _: None)
+    assert {last.child for last in bench.journal.heard()} == {"b2", "b3"}
+
+
 def test_a_line_that_fell_late_does_not_take_down_the_one_that_stands() -> None:
     told: list[bool] = []
     uplink = Uplink.__new__(Uplink)
@@ -233,3 +305,22 @@ def test_a_line_that_fell_late_does_not_take_down_the_one_that_stands() -> None:
     uplink._line.client = None
     uplink._disconnected()
     assert (uplink.connected, told) == (False, [False])
+
+
+def test_an_acknowledgement_of_an_older_session_is_not_sent_in_the_next_one() -> None:
+    """The numbers begin anew with a broker that was started again: it would forget another message."""
+    world = World(buttons=())
+    station = Station(load(world.folder / f"{SITE}.toml"))
+    try:
+        client, done = MagicMock(), []
+        station.exchange.arrived = lambda _topic, _payload, settled: done.append(settled)  # type: ignore[method-assign]
+        station._message(client, None, SimpleNamespace(mid=7, qos=1, topic="t", payload=b""))  # type: ignore[arg-type]
+        station._message(client, None, SimpleNamespace(mid=8, qos=1, topic="t", payload=b""))  # type: ignore[arg-type]
+        done[0]()
+        station._disconnected()
+        done[1]()
+        assert [call.args for call in client.ack.call_args_list] == [(7, 1)]
+    finally:
+        station.registry.close()
+        station.journal.readers.dispose()
+        world.close()

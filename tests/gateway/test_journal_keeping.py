@@ -63,10 +63,16 @@ def test_the_migrations_make_what_the_schema_says(kind: str, tmp_path: Path, req
     )
 
 
-def test_a_database_of_the_first_version_is_brought_up_to_date_with_all_that_it_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", [(), ("enrolments", "tokens", "commands")], ids=["", "before enrolments"])
+def test_a_database_of_the_first_version_is_brought_up_to_date_with_all_that_it_holds(
+    tmp_path: Path, lacking: tuple[str, ...]
+) -> None:
     path = tmp_path / "station.db"
     with contextlib.closing(sqlite3.connect(path)) as old:
         old.executescript(OLD.read_text(encoding="utf-8"))
+        for table in lacking:
+            old.execute(f"DROP TABLE {table}")
+        old.commit()
         tables = [row[0] for row in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         before = {table: old.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
     journal = Journal(path, ["hq"])

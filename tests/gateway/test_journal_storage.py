@@ -21,6 +21,7 @@ from sqlalchemy import event
 
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
+from firmware import wire
 from gateway import database
 from gateway.chain import Checkpoint, Sealer
 from gateway.clockwatch import ClockWatch
@@ -30,6 +31,7 @@ from gateway.station import Station
 from tests.gateway.test_exchange import Bench
 from tests.gateway.test_journal import entry
 from tests.operator import Operator
+from tests.outsider import Outsider
 from tests.parts import PROJECT
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 GATE = "clifton-gate"
+BROKERS_WINDOW = 200  # messages that are not acknowledged
 SMALL_DISK = 'mkdir "$0.was" && cp -a "$0/." "$0.was/" && mount -t tmpfs -o size=4m tmpfs "$0" && cp -a "$0.was/." "$0/" && exec "$@"'
 
 
@@ -249,6 +252,39 @@ def test_an_idle_station_notices_within_seconds_that_its_disk_fails(
     (tmp_path / "gone.db").rename(tmp_path / "station.db")
     wait_until(lambda: journal.trouble is None, 10, "it is written again")
     journal.stop()
+
+
+def test_a_flood_of_events_while_the_disk_is_full_holds_up_no_alarm(site: Site) -> None:
+    site.world.issue("flood")
+    flood = Outsider(site.world, "flood", site.world.site_port, SITE).connect()
+    button = site.world.buttons[GATE]
+    try:
+        fill(site)
+        wait_until(lambda: not site.check()["ok"], 20, "the trouble shows")
+        for seq in range(1, BROKERS_WINDOW + 100):
+            event = {wire.KIND: wire.EVENT, wire.BOOT: 1, wire.SEQ: seq, wire.AGE: 0, wire.CODE: wire.LOOP_CUT}
+            flood.publish("event", wire.seal(event, "flood", bytes(32)))
+        since = len(button.said)
+        button.press()
+        button.wait_for(lambda said: said.get("stage", 0) >= 2, 5, since)
+    finally:
+        (site.state / "ballast").unlink()
+        flood.close()
+    wait_until(lambda: site.check()["ok"], 20, "it heals")
+    wait_until(
+        lambda: len({one for one in site.kept() if one[0] == "flood"}) >= 100, 20, "what it took on is committed"
+    )
+    site.hq.close_all()
+
+
+def test_two_starts_within_a_second_with_an_unwritable_disk_get_two_numbers(tmp_path: Path) -> None:
+    numbers = []
+    for _ in range(2):
+        journal = Journal(tmp_path / "station.db", [])
+        event.listen(journal._writer, "connect", lambda one, _: one.execute("PRAGMA query_only = ON"))
+        numbers.append(journal.next_boot())
+        journal.readers.dispose()
+    assert numbers[0] < numbers[1]
 
 
 def test_repeats_of_what_waits_for_the_disk_take_no_room() -> None:

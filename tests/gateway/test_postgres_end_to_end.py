@@ -44,7 +44,11 @@ def test_a_press_is_worked_at_a_headquarters_on_postgresql(world: World, postgre
     postgres.stop()
     button.press()
     button.wait_for(lambda said: said.get("stage") == 1, 10, since)
-    time.sleep(2)  # long enough for a receipt, were one given
+    wait_until(lambda: operator.answer("incidents").status_code == 503, 20, "the console notices")
+    assert "The station's database can't be read since" in operator.answer("incidents").json()["error"]["message"]
+    page = operator.answer("/")
+    assert (page.status_code, "<h1>The database can&#39;t be read</h1>" in page.text) == (503, True), page.text
+    time.sleep(1)  # long enough for a receipt, were one given
     assert not any(said.get("stage", 0) >= 2 for said in button.said[since:])
     postgres.start()
     button.wait_for(lambda said: said.get("stage") == 2, 30, since)

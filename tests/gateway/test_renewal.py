@@ -19,6 +19,7 @@ from provisioning.hq import Headquarters
 from provisioning.pki import Authority, joined
 from tests.gateway.test_enrolment import says, token_of
 from tests.operator import Operator
+from tests.outsider import Outsider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,8 +127,6 @@ def test_a_station_and_its_broker_take_up_a_renewed_certificate_without_a_restar
     new = world.authority.renew(SITE, point(world, SITE), (-1, 800), server=True)
     pids = [world.processes[f"{kind} {SITE}"].pid for kind in ("broker", "station")]
     mosquitto = world.mosquitto_pid(SITE)
-    pid_file = world.folder / HQ / "state" / "mosquitto.pid"  # it is written while this looks
-    hq_broker = pid_file.read_text()
     identity = world.folder / SITE / "identity"
     (identity / "cert.new").write_bytes(joined([new]))
     (identity / "cert.new").replace(identity / "cert.pem")
@@ -136,7 +135,8 @@ def test_a_station_and_its_broker_take_up_a_renewed_certificate_without_a_restar
     print(f"the broker showed its new certificate after {time.monotonic() - started:.1f} s")
     assert world.mosquitto_pid(SITE) == mosquitto
     world.revoke(SITE)  # its old one: only who shows the new one is let in at headquarters
-    wait_until(lambda: pid_file.read_text() not in {"", hq_broker}, 10, "headquarters' broker knows that")
+    old = world.identities[SITE]
+    wait_until(lambda: not Outsider(world, SITE, world.hq_port, HQ, old).is_let_in(), 10, "headquarters' broker knows")
     wait_until(lambda: _last_link(operator) == "online", 30, "the gateway is back with its new certificate")
     assert [world.processes[f"{kind} {SITE}"].pid for kind in ("broker", "station")] == pids
     world.buttons[GATE].press()

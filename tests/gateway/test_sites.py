@@ -265,6 +265,12 @@ def test_sites_from_a_shell(tmp_path: Path) -> None:
     assert "wrong.toml:20: sites.1.position" in said
     assert "wrong.toml:19: sites.1.phone: Extra inputs" in said
     assert "Airport  0 entrances; lacks address" in tocsin(tmp_path, "list")[1]
+    many = "\n".join(f'[[sites.entrances]]\nid = "e{n}"\nname = "E"' for n in range(sites.MOST_ENTRANCES))
+    another = '[[sites]]\nid = "khi-air"\nname = "Another"\n[[sites]]\nid = "khi-cn"\nname = "Consulate"\n'
+    (tmp_path / "wrong.toml").write_text(another + many)  # one too many only with the gate that it has
+    code, said = tocsin(tmp_path, "import", str(tmp_path / "wrong.toml"))
+    assert (code, "nothing was changed: khi-cn: a site has at most" in said) == (1, True), said
+    assert "khi-air  Airport  " in tocsin(tmp_path, "list")[1], "the site before it was changed"
     (tmp_path / "wrong.toml").write_text(FILE + FILE)
     assert "khi-air, khi-cn is there twice" in tocsin(tmp_path, "import", str(tmp_path / "wrong.toml"))[1]
 

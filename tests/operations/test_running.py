@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import contextlib
 import re
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 BUTTON = "clifton-gate"
+ENDS = 1_900_000_000  # of its certificate, Unix time
 HOPS = re.compile(r"^(\S+Z) INFO (.+?) id=(\S+) kind=(\w+)(.*)$")
 
 
@@ -35,6 +38,9 @@ class Scene:
         button = world.buttons[BUTTON]
         self.operator = Operator(world).sign_in()
         self.site = f"http://127.0.0.1:{world.site_console}"
+        with contextlib.closing(sqlite3.connect(world.folder / HQ / "state" / "station.db", timeout=20)) as database:
+            database.execute("UPDATE children SET certified_until_ms = ? WHERE id = ?", (1000 * ENDS, BUTTON))
+            database.commit()
         button.press()
         wait_until(lambda: self.operator.get("incidents"), 20, "the alarm")
         self.incident = self.operator.get("incidents")[0]
@@ -98,6 +104,7 @@ def test_metrics_tell_of_the_press(scene: Scene) -> None:
         assert found["tocsin_children"][("kind", "button"), ("state", "online")] == 1
         assert found["tocsin_certificate_expiry_timestamp_seconds"][()] > found["tocsin_start_time_seconds"][()] > 1e9
     assert hq["tocsin_children"][("kind", "station"), ("state", "online")] == 1
+    assert hq["tocsin_children_certificate_expiry_timestamp_seconds"] == {(): ENDS}
     assert not hq["tocsin_parent_up"] if "tocsin_parent_up" in hq else True
     assert site["tocsin_parent_up"] == {(("parent", HQ),): 1}
     assert site["tocsin_relay_outstanding"][("lane", "alarm"), ("parent", HQ)] == 0

@@ -49,7 +49,7 @@ HUNG = monotonic_ms() - 3_600_000
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"link_beat_ms": HUNG}, "the broker's client has made no progress for 3"),
+        ({"link_beat_ms": HUNG}, "the broker's client has made no progress for "),
         ({"console_server": SimpleNamespace(beat_ms=HUNG, started=True)}, "the console has made no progress"),
         ({"uplinks": [SimpleNamespace(parent=SimpleNamespace(id="hq"), link_beat_ms=HUNG, beat_ms=1 << 60)]}, "the client of parent hq has"),
         ({"uplinks": [SimpleNamespace(parent=SimpleNamespace(id="hq"), link_beat_ms=1 << 60, beat_ms=HUNG)]}, "the relay to parent hq has"),

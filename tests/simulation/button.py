@@ -14,7 +14,7 @@ from tests.simulation.engine import Engine, Machine
 from tests.simulation.network import Broker, Session, Way
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from tests.simulation.witness import Witness
 
 REST = (340, 610, 340)
 PRESSED = (610, 340, 340)
@@ -29,7 +29,7 @@ class ButtonMachine(Machine):
     reset_cause = 1
     version = "1"
 
-    def __init__(self, engine: Engine, world: World, name: str, key: bytes, ends: list[tuple[Broker, Way]]) -> None:
+    def __init__(self, engine: Engine, world: Witness, name: str, key: bytes, ends: list[tuple[Broker, Way]]) -> None:
         super().__init__(engine, name)
         self.world = world
         self.key = key
@@ -38,7 +38,7 @@ class ButtonMachine(Machine):
         self.disk = Disk()
         self.disk.owner = self
         self.button: Button
-        self.session: Session
+        self.session: Any
         self.beats: list[bytes] = []  # that somebody recorded
         self._told = SimpleNamespace(id=name, hq="hq", contacts=settings.BOTH, alarms_per_minute=30)
         self._reading = REST
@@ -62,15 +62,20 @@ class ButtonMachine(Machine):
     def _boot(self) -> None:
         flash = Flash("state", self.disk, self.disk.open)
         store = Outbox(flash, self._complain, bytes)
-        self.session = Session(self, self.ends)
         self.button = Button(self._told, self.key, store, self, self, self._wake)
-        self.button.session = self.session
+        self.session = self.button.session = self._session()
         self.session.urgent = bool(self.button.latch.unconfirmed())
         self.world.booted(self)
         self.button.sample()
         self.button.add_event(self.ms(), wire.STARTED, None, self.reset_cause)
-        self.engine.post(self, 0, self.session.open)
+        self._connect()
         self.engine.post(self, BEAT_MS, self._beat)
+
+    def _session(self) -> Any:
+        return Session(self, self.ends)
+
+    def _connect(self) -> None:
+        self.engine.post(self, 0, self.session.open)
 
     def _complain(self, sentence: str) -> None:
         self.world.broken("a power cut damages no record", f"{self.name}: {sentence}")

@@ -15,7 +15,7 @@ from gateway.journal import Entry, Heard, Kept, Owed, _lasting
 from gateway.vocabulary import STAGES, STATES, STEP_BOOT, STEP_BY, STEP_NOTE, STEP_OUTCOME, STEP_SEQ, STEPS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from tests.simulation.station import Station
 
@@ -82,6 +82,11 @@ class Journal:
     def backlog(self) -> int:
         """Writes that wait."""
         return len(self._alarms) + len(self._others)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether what comes now is not committed soon."""
+        return self.trouble is not None
 
     def next_boot(self) -> int:
         """The station's next boot number."""
@@ -239,6 +244,11 @@ class Journal:
         """Writes what children said last."""
         for last in heard:
             self.records.heard[last.child] = last
+
+    def forget_heard(self, _connection: Any, children: Collection[str]) -> None:
+        """Deletes what these said last."""
+        for child in children:
+            self.records.heard.pop(child, None)
 
     # ------------------------------------------------------------------------------------------ readers
 

@@ -41,6 +41,10 @@ class Registry:
     def absence(self, _child: str) -> str:
         return "it is not enrolled here"
 
+    def children(self) -> dict[str, bytes]:
+        """Whoever has a key."""
+        return self._keys
+
     def is_pending(self, _child: str) -> bool:
         return False
 
@@ -244,6 +248,7 @@ class Station(Machine):
         stood_still_ms, self._ticked_ms = now - self._ticked_ms, now
         if stood_still_ms > STOOD_STILL_MS:
             supervision.excuse(stood_still_ms, now)
+        self.exchange.relieve()
         found = supervision.due(now, broker_up=self._broker_up)
         if found:
             self.exchange.silent(found)

@@ -9,8 +9,7 @@ import sys
 
 import pytest
 
-from tests.simulation import __main__ as command
-from tests.simulation import planted, schedules
+from tests.simulation import command, planted, schedules
 
 SCHEDULES = int(os.environ.get("TOCSIN_SCHEDULES", "100000"))
 
@@ -36,7 +35,7 @@ def test_no_schedule_breaks_a_promise_and_every_planted_bug_is_caught() -> None:
 
 
 def test_a_number_is_the_same_schedule_everywhere() -> None:
-    tell = "from tests.simulation.__main__ import story; print(*map(story, (1, 7, 23)))"  # one of each kind
+    tell = "from tests.simulation.command import story; print(*(story('tests.simulation', n) for n in (1, 7, 23)))"  # one of each kind
     tellers = [
         subprocess.Popen(
             [sys.executable, "-c", tell],
@@ -57,7 +56,7 @@ def test_a_schedule_says_which_promise_was_broken_and_how_it_came_to_that() -> N
         result = schedules.run(1, tracing=True)
         assert "exactly once" in result.violation
         assert any("is pressed" in line for line in result.story)
-        assert result.violation in command.story(1)
+        assert result.violation in command.story("tests.simulation", 1)
     assert not schedules.run(1).violation, "the bug is still planted"
 
 

@@ -5,29 +5,28 @@ Every check names its invariant in the text of the ViolationError that it raises
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from firmware import outbox, window, wire
-from firmware.button import BEATS, PROVED_MS
+from firmware import wire
 from gateway import batch, relay
 from gateway.desk import NEXT_STEPS, Outcome, State, StepRefusedError, StorageError
+from gateway.exchange import EVENTS_UNKEPT
 from gateway.supervision import LATE_MS
 from gateway.vocabulary import MANY_NAMED, STAGES
 from tests.simulation.button import ButtonMachine
-from tests.simulation.engine import Engine, Machine, ViolationError
+from tests.simulation.engine import Engine, Machine
 from tests.simulation.network import Broker, Way
 from tests.simulation.station import Above, Registry, Station
+from tests.simulation.witness import Number, Witness
 
 if TYPE_CHECKING:
     from gateway.journal import Entry
     from tests.simulation.network import Message
-
-Number = tuple[str, int, int]
+    from tests.simulation.records import Records
 
 DEADLINE_MS = 20_000
 CALM_MS = 30_000  # so long after a fault a child may still be silent because of it
 STEADY_MS = 6_000  # a session that is up for so long has shown by a heartbeat that it is
-NEVER_MS = 1 << 60
 
 
 def key_between(child: str, parent: str) -> bytes:
@@ -35,22 +34,17 @@ def key_between(child: str, parent: str) -> bytes:
     return f"{child}>{parent}".encode().ljust(32, b".")
 
 
-class World:
+class World(Witness):
     """Buttons b1…, gateways g1…, headquarters hq, and agencies a1… above it."""
 
     def __init__(
         self, engine: Engine, buttons: int, gateways: int, agencies: int, *, second_ways: bool = False
     ) -> None:
-        self.engine = engine
-        self.latched: set[Number] = set()
-        self.pressed: set[Number] = set()  # every alarm that ever left a button
+        super().__init__(engine)
         self.forged: set[Number] = set()
-        self.lasting: set[Number] = set()  # alarms and events, which are receipted after a commit only
-        self.shown: dict[Number, int] = {}
         self.calm_since_ms = 0  # when the last fault ended; what begins is a fault, too
         self.troubles = 0  # that last
         self.wiped: set[str] = set()  # stations that lost their disk
-        self.answered: dict[str, int] = {}  # by button: when headquarters last answered a heartbeat
         self.heard_silent: dict[str, int] = {}  # by child: when headquarters first had it that the child is silent
         gates = [f"g{number + 1}" for number in range(gateways)]
         pressers = [f"b{number + 1}" for number in range(buttons)]
@@ -84,90 +78,17 @@ class World:
         self.homes = [station.home for station in self.stations.values()]
         self.machines = [*self.brokers.values(), *self.stations.values(), *self.buttons.values()]
 
+    @property
+    def known(self) -> Records:
+        """What headquarters has."""
+        return self.hq.records
+
     def start(self) -> None:
         """Gives power to everything."""
         for machine in self.machines:
             machine.start()
 
     # --------------------------------------------------------------------------------- what is watched
-
-    def broken(self, invariant: str, what: str) -> None:
-        """Ends the schedule."""
-        raise ViolationError(f"{invariant}: {what}")
-
-    def booted(self, machine: ButtonMachine) -> None:
-        """A button has read its flash."""
-        for alarm in machine.button.latch.alarms:
-            number = (machine.name, alarm.boot, alarm.seq)
-            self.shown[number] = min(alarm.stage, self.shown.get(number, alarm.stage))
-        self.engine.tell(machine.name, f"starts as boot {machine.button.outbox.boot}")
-
-    def published(self, machine: ButtonMachine, lane: str, payload: bytes) -> None:
-        """A button hands a message to its connection."""
-        if lane in {"alarm", "event"}:
-            message = wire.unseal(payload).message
-            number = (machine.name, message[wire.BOOT], message[wire.SEQ])
-            self.lasting.add(number)
-            if lane == "alarm":
-                self.pressed.add(number)
-                self.engine.tell(machine.name, f"sends alarm {number[1:]}")
-        elif lane == "heartbeat" and len(machine.beats) < 4:
-            machine.beats.append(payload)
-
-    def said(self, machine: ButtonMachine, what: str, about: tuple[Any, ...], more: dict[str, Any]) -> None:
-        """A button tells its board something."""
-        if what == "latched":
-            number = (machine.name, about[0]["boot"], about[0]["seq"])
-            if number in self.latched:
-                self.broken("an identity is never used twice", f"{number} was latched before")
-            self.latched.add(number)
-            self.pressed.add(number)
-            self.lasting.add(number)
-            self.engine.tell(machine.name, f"has latched {number[1:]}")
-        elif what == "alarm":
-            number = (machine.name, about[0][0], about[0][1])
-            self._shows(number, more["stage"])
-
-    def _shows(self, number: Number, stage: int) -> None:
-        self.engine.tell(number[0], f"shows stage {stage} of {number[1:]}")
-        if stage <= self.shown.get(number, 0):
-            self.broken("no stage goes back", f"{number} went from {self.shown[number]} to {stage}")
-        self.shown[number] = stage
-        if stage >= wire.AT_HQ:
-            true = self.hq.records.stage(number)
-            if true is None:
-                self.broken("a button shows at_hq only for what headquarters committed", f"{number} shows {stage}")
-            elif stage > true:
-                self.broken("no stage is skipped", f"{number} shows {stage}, headquarters is at {true}")
-
-    def looked(self, machine: ButtonMachine) -> None:
-        """After each message to a button: is the light true?"""
-        if machine.button.supervised_for_ms():
-            since_ms = self.engine.now - self.answered.get(machine.name, -NEVER_MS)
-            if since_ms > PROVED_MS:
-                self.broken("a light shows supervised only if headquarters answered within 90 s", f"{machine.name}")
-        for alarm in machine.button.latch.alarms:
-            if alarm.stage >= wire.AT_HQ and not self.hq.records.has((machine.name, alarm.boot, alarm.seq)):
-                self.broken(
-                    "a button shows at_hq only for what headquarters committed",
-                    f"{machine.name} {alarm.boot} {alarm.seq}",
-                )
-
-    def bounded(self, machine: ButtonMachine) -> None:
-        """Whether a button's memory is bounded."""
-        button = machine.button
-        if (
-            len(button.window._due) > window.SIZE
-            or len(button.latch.alarms) > outbox.MAX_ALARMS
-            or button.outbox.waiting > outbox.MAX_EVENTS
-            or len(button._beats) > BEATS
-            or len(machine.disk.files) > outbox.MAX_ALARMS + outbox.MAX_EVENTS + 5
-        ):
-            held = (
-                f"{len(button.window._due)} messages in the window, {len(button.latch.alarms)} alarms, "
-                f"{button.outbox.waiting} events, {len(button._beats)} heartbeats, {len(machine.disk.files)} files"
-            )
-            self.broken("memory is bounded", f"{machine.name} holds {held}")
 
     def few(self, station: Station, alarms: int, events: int) -> None:
         """Whether a station's memory is bounded: what it holds for one parent."""
@@ -210,8 +131,9 @@ class World:
 
     def _must_hold(self, station: Station, envelope: wire.Envelope) -> None:
         number = (envelope.kid, envelope.message[wire.BOOT], envelope.message[wire.SEQ])
-        repeats = station.journal.trouble is not None and number in station.exchange._unkept
-        if not station.records.has(number) and not repeats:  # of a repeat, whoever sent it holds the first one
+        unkept = station.exchange._unkept
+        left = station.journal.trouble is not None and (number in unkept or len(unkept) >= EVENTS_UNKEPT)
+        if not station.records.has(number) and not left:  # what is left to who sent it comes again
             self.broken("no PUBACK before the commit", f"{station.name} acknowledges {number}")
 
     def committed(self, station: Station, entry: Entry) -> None:
@@ -226,9 +148,8 @@ class World:
         code, subject = entry.message[wire.CODE], entry.message.get(wire.SUBJECT)
         detail = entry.message.get(wire.DETAIL)
         if code in {wire.CHILD_SILENT, wire.MANY_SILENT}:
-            many = isinstance(detail, dict)
-            behind = [] if many else str(detail).rpartition("behind it: ")[2].split(", ")
-            lost = detail[MANY_NAMED] if many else [subject]
+            named = detail[MANY_NAMED] if isinstance(detail, dict) else []
+            lost, behind = ([subject], named) if code == wire.CHILD_SILENT else (named, [])
             if entry.source == station.name:
                 for child in lost:
                     self._reported(station, child)

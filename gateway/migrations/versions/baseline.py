@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,8 +14,8 @@ Big = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
 def upgrade() -> None:
-    """Makes every table."""
-    op.create_table(
+    """Makes every table that is not there: a database from before there were revisions has some of them, or all."""
+    _table(
         "journal",
         sa.Column("id", Big, primary_key=True),
         sa.Column("source", sa.Text, nullable=False),
@@ -28,8 +30,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("source", "boot", "seq"),
         sqlite_autoincrement=True,
     )
-    op.create_index("journal_kind", "journal", ["kind", "id"])
-    op.create_table(
+    _index("journal_kind", "journal", ["kind", "id"])
+    _table(
         "incidents",
         sa.Column("id", Big, sa.ForeignKey("journal.id"), primary_key=True),
         sa.Column("device", sa.Text, nullable=False),
@@ -41,8 +43,8 @@ def upgrade() -> None:
         sa.Column("outcome", sa.Text),
         sa.UniqueConstraint("device", "boot", "seq"),
     )
-    op.create_index("incidents_state", "incidents", ["state"])
-    op.create_table(
+    _index("incidents_state", "incidents", ["state"])
+    _table(
         "steps",
         sa.Column("id", Big, primary_key=True),
         sa.Column("incident", Big, sa.ForeignKey("incidents.id"), nullable=False),
@@ -52,8 +54,8 @@ def upgrade() -> None:
         sa.Column("note", sa.Text, nullable=False),
         sa.Column("outcome", sa.Text),
     )
-    op.create_index("ix_steps_incident", "steps", ["incident"])
-    op.create_table(
+    _index("ix_steps_incident", "steps", ["incident"])
+    _table(
         "deliveries",
         sa.Column("entry", Big, sa.ForeignKey("journal.id"), primary_key=True),
         sa.Column("parent", sa.Text, primary_key=True),
@@ -61,7 +63,7 @@ def upgrade() -> None:
         sa.Column("stage", sa.Integer),
     )
     waiting = sa.text("stage IS NULL")
-    op.create_index(
+    _index(
         "deliveries_waiting",
         "deliveries",
         ["parent", "kind", "entry"],
@@ -69,7 +71,7 @@ def upgrade() -> None:
         postgresql_where=waiting,
     )
     _registry()
-    op.create_table(
+    _table(
         "commands",
         sa.Column("id", Big, primary_key=True),
         sa.Column("child", sa.Text, nullable=False),
@@ -86,10 +88,10 @@ def upgrade() -> None:
         sa.Column("answer", sa.Text, nullable=False, server_default=""),
         sa.UniqueConstraint("child", "boot", "seq"),
     )
-    op.create_index("ix_commands_child", "commands", ["child"])
+    _index("ix_commands_child", "commands", ["child"])
     still = sa.text("state = 'waiting'")
-    op.create_index("commands_waiting", "commands", ["child", "code"], sqlite_where=still, postgresql_where=still)
-    op.create_table(
+    _index("commands_waiting", "commands", ["child", "code"], sqlite_where=still, postgresql_where=still)
+    _table(
         "latest",
         sa.Column("child", sa.Text, primary_key=True),
         sa.Column("via", sa.Text),
@@ -99,19 +101,19 @@ def upgrade() -> None:
         sa.Column("message", sa.LargeBinary, nullable=False),
         sa.Column("silent", sa.Integer, nullable=False),
     )
-    op.create_table("station", sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
+    _table("station", sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
 
 
 def _registry() -> None:
     names = ("site", "site_name", "site_name_ur", "entrance", "entrance_name", "entrance_name_ur", "address", "phone")
-    op.create_table(
+    _table(
         "children",
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("point", sa.LargeBinary),
         *(sa.Column(name, sa.Text, nullable=False, server_default="") for name in names),
     )
-    op.create_table(
+    _table(
         "enrolments",
         sa.Column("id", sa.Text, sa.ForeignKey("children.id"), primary_key=True),
         sa.Column("state", sa.Text, nullable=False),
@@ -123,7 +125,7 @@ def _registry() -> None:
         sa.Column("retired_at_ms", Big),
         sa.Column("why", sa.Text, nullable=False, server_default=""),
     )
-    op.create_table(
+    _table(
         "tokens",
         sa.Column("hash", sa.LargeBinary, primary_key=True),
         sa.Column("name", sa.Text, nullable=False),
@@ -131,10 +133,18 @@ def _registry() -> None:
         sa.Column("expires_at_ms", Big, nullable=False),
         sa.Column("ended_at_ms", Big),
     )
-    op.create_table(
+    _table(
         "people",
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("full_name", sa.Text, nullable=False),
         sa.Column("role", sa.Text, nullable=False),
         sa.Column("password", sa.Text, nullable=False),
     )
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem, **options: Any) -> None:
+    op.create_table(name, *columns, if_not_exists=True, **options)
+
+
+def _index(name: str, table: str, columns: list[str], **options: Any) -> None:
+    op.create_index(name, table, columns, if_not_exists=True, **options)

@@ -1,0 +1,1 @@
+"""`make bench-firmware`: the button's MQTT client beside those that people use on MicroPython."""
