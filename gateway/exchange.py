@@ -244,7 +244,7 @@ class Exchange:
                 self.commands.answered(connection, arrival.source, arrival.message, now)
             return kept
 
-        self._journal.later(keep, committed, alarm=alarm)
+        self._journal.later(keep, committed, alarm=alarm, entry=entry)
 
     def _take_on(self, identity: tuple[str, int, int], *, alarm: bool) -> bool:
         """Whether a message is to be journaled. While the disk is in trouble a repeat is not, nor one too many: memory is bounded."""

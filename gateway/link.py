@@ -15,7 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from gateway.client import Client, Wide, show
+from gateway.client import Client, show
 from gateway.ways import Ways
 
 if TYPE_CHECKING:

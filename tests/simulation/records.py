@@ -111,6 +111,7 @@ class Journal:
         alarm: bool = False,
         failed: Callable[[Exception], None] = lambda _: None,
         key: object = None,
+        entry: Entry | None = None,
     ) -> None:
         """Does `work` in the next transaction. key: of equal ones that wait only the last is done."""
         known = self._keyed.get(key) if key is not None else None
