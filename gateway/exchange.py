@@ -228,7 +228,7 @@ class Exchange(Voice):
         def bare(connection: Connection) -> Kept:
             return self._journal.keep_bare(connection, entry)
 
-        self._journal.later(keep, committed, alarm=alarm, failed=unkept, instead=bare)
+        self._journal.later(keep, committed, alarm=alarm, failed=unkept, instead=bare, entry=entry)
 
     def _take_on(self, identity: tuple[str, int, int], *, alarm: bool) -> bool:
         """Whether a message is to be journaled. While the disk is in trouble a repeat is not, nor one too many: memory is bounded."""
