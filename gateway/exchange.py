@@ -339,7 +339,8 @@ class Exchange:
         self._answer(arrival, now)
         if self._hq:
             for child in (source, *alive):
-                self.commands.heard(child, now, self.clock.utc_ms())
+                beat = arrival.identity[1:] if child == source else None
+                self.commands.heard(child, now, self.clock.utc_ms(), beat)
         for shown_boot, shown_seq, stage in message.get(wire.SHOWN, []) if self._hq else []:
             self._remind((source, shown_boot, shown_seq), stage)
 
