@@ -326,7 +326,8 @@ class Exchange(Voice):
         self._answer(arrival, now)
         if self._hq:
             for child in (source, *alive):
-                self.commands.heard(child, now, self.clock.utc_ms())
+                beat = arrival.identity[1:] if child == source else None
+                self.commands.heard(child, now, self.clock.utc_ms(), beat)
             if wire.WANTED in message:
                 self.wanted(source, message)
         for shown_boot, shown_seq, stage in message.get(wire.SHOWN, []) if self._hq else []:
