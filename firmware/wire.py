@@ -162,6 +162,7 @@ ANSWER_TEXT = 5
 
 PIECE_BYTES = 768  # of an update in one message: with the longest ids an envelope still holds it
 PIECES = 4  # of them for one heartbeat
+
 # Entries of DETAIL of TEST_MODE: for how many seconds, and (boot, seq) of the heartbeat that it was sent upon
 TEST_FOR_S = 0
 TEST_BOOT = 1
