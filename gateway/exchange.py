@@ -228,7 +228,7 @@ class Exchange(Voice):
         def bare(connection: Connection) -> Kept:
             return self._journal.keep_bare(connection, entry)
 
-        self._journal.later(keep, committed, alarm=alarm, failed=unkept, instead=bare)
+        self._journal.later(keep, committed, alarm=alarm, failed=unkept, instead=bare, entry=entry)
 
     def _take_on(self, identity: tuple[str, int, int], *, alarm: bool) -> bool:
         """Whether a message is to be journaled. While the disk is in trouble a repeat is not, nor one too many: memory is bounded."""
@@ -326,7 +326,8 @@ class Exchange(Voice):
         self._answer(arrival, now)
         if self._hq:
             for child in (source, *alive):
-                self.commands.heard(child, now, self.clock.utc_ms())
+                beat = arrival.identity[1:] if child == source else None
+                self.commands.heard(child, now, self.clock.utc_ms(), beat)
             if wire.WANTED in message:
                 self.wanted(source, message)
         for shown_boot, shown_seq, stage in message.get(wire.SHOWN, []) if self._hq else []:

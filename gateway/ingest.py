@@ -91,11 +91,6 @@ class Judge:
         except RefusedError as error:
             return error
 
-    def judge(self, topic: str, payload: bytes) -> Arrival:
-        """The one message that came on `topic`, alone or in a frame. Raises RefusedError."""
-        child, lane = self._place(topic)
-        return self._alone(lane, child, self._outer(child, payload, wire.MAX_FRAME), payload)
-
     def _alone(self, lane: int, child: str, outer: wire.Envelope, payload: bytes) -> Arrival:
         framed = outer.message[wire.KIND] == wire.FRAME
         longest = wire.MAX_FRAME if framed else wire.MAX_ENVELOPE
@@ -166,7 +161,7 @@ class Judge:
         if kind != lane or (hops and kind == wire.PRESENCE):
             raise RefusedError(child, "the kind of the message is not that of its topic")
         if (
-            envelope.message.get(wire.CODE, 0) >= wire.CHILD_SILENT
+            wire.CHILD_SILENT <= envelope.message.get(wire.CODE, 0) < wire.PATH_CHANGED
             and not vouched
             and not self.is_station(envelope.kid)
         ):
