@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 TOGETHER = 25  # events written at one go: an alarm waits for no more
+FULL = 200  # alarms
 EX_IOERR = 74
 RETRY_S = 1.0  # in trouble
 STUCK_S = 1.0  # a write that waits for longer
@@ -189,6 +190,11 @@ class Journal:
     def backlog(self) -> int:
         """Writes that wait."""
         return len(self._alarms) + len(self._others)
+
+    @property
+    def full(self) -> bool:
+        """Whether so many alarms wait that more of them would only wait here rather than at the broker."""
+        return len(self._alarms) > FULL and not self.stuck
 
     @property
     def waiting_s(self) -> float:

@@ -123,6 +123,7 @@ class Station:
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message
+        self._client.full = lambda: self.journal.full
         self._certificate_ns = self._certified_at()
         self._watched: set[str] = set()
         self._ticked = monotonic_ms()
