@@ -194,7 +194,10 @@ class Journal:
     @property
     def full(self) -> bool:
         """Whether so many alarms wait that more of them would only wait here rather than at the broker."""
-        return len(self._alarms) > FULL and not self.stuck
+        if len(self._alarms) <= FULL or self.trouble is not None:
+            return False
+        began = self._in_hand  # others may wait for long behind alarms: that is no reason to read more of these
+        return began is None or time.monotonic() - began < STUCK_S
 
     @property
     def waiting_s(self) -> float:
