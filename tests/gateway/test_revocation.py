@@ -210,7 +210,9 @@ def test_lists_that_are_refused_change_nothing(world: World) -> None:
 
 
 def test_a_list_larger_than_a_form_is_taken(world: World) -> None:
-    large = world.authority.list_of({serial: (NOW, f"khi-{serial}"[:20]) for serial in range(10**40, 10**40 + 2_000)}, 1_000)
+    large = world.authority.list_of(
+        {serial: (NOW, f"khi-{serial}"[:20]) for serial in range(10**40, 10**40 + 2_000)}, 1_000
+    )
     assert 16_384 < len(large) < 262_144
     answer = send(world, large)
     assert (answer.status_code, answer.json()["lists"][0]["revoked"]) == (200, 2_000)
