@@ -124,10 +124,13 @@ class World:
         uplink_port: int | None = None,
         authority: Issuer | None = None,
         hq_database: str = "",
+        release_key: str = "",
     ) -> None:
         """uplink_port: where the site reaches headquarters' broker, if not directly (a test's own link).
 
         hq_database: PostgreSQL's URL, if headquarters' database is not a file.
+
+        release_key: whose releases of the firmware are believed, a point in hex.
 
         authority: whose identities the stations have, if not those of a throw-away one.
         """
@@ -143,6 +146,7 @@ class World:
         self.hq_port, self.site_port = hq_port, site_port
         self.hq_console, self.site_console = console_port or hq_console, site_console
         self._hq_database = hq_database
+        self._release_key = release_key
         self._hq_message_key = ec.generate_private_key(ec.SECP256R1())
         self.hq_message_point = keys.point(self._hq_message_key.public_key())
         self.identities: dict[str, Identity] = {}
@@ -194,6 +198,8 @@ class World:
         ]
         if role == "hq":
             lines.append(f'message_key = "message-key.pem"\ndatabase = "{self._hq_database}"')
+            if self._release_key:
+                lines.append(f'release_key = "{self._release_key}"')
             (self.folder / "message-key.pem").touch(mode=0o600)
             (self.folder / "message-key.pem").write_bytes(
                 self._hq_message_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -216,6 +222,7 @@ class World:
             "hq": HQ,
             "hq_message_key": self.hq_message_point.hex(),
             "alarms_per_minute": 600,  # a self-test presses oftener than a guard
+            **({"release_key": self._release_key} if self._release_key else {}),
         }
         (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         return Button(device, folder, PROJECT, micropython())

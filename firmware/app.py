@@ -11,7 +11,7 @@ import os
 import sys
 
 import firmware
-from firmware import VERSION, bench, indicator, loop, renewal, settings, wifi, wire
+from firmware import VERSION, bench, indicator, loop, paths, renewal, settings, slots, update, wifi, wire
 from firmware.button import Button
 from firmware.clock import Clock
 from firmware.command import Commands
@@ -119,12 +119,15 @@ async def _test_lamps(button, board) -> None:
 
 async def _show(button, board, clock, bell, roll) -> None:
     await _test_lamps(button, board)
-    shown = led = None
+    shown = led = pattern = None
     step = until_ms = 0
     while True:
         now_ms = clock.ms()
         light = button.light()
-        steps = indicator.steps(light, button.nobody_for_ms(), button.settings.signal)
+        steps = button.steps(light)
+        if light == shown and steps != pattern:  # the alarm behind it became another
+            step, until_ms = 0, now_ms + steps[0][1]
+        pattern = steps
         if light != shown:
             shown = light
             step = 0
@@ -211,6 +214,7 @@ def _private_key() -> bytes:
 
 def _message_key(told, flash) -> bytes:
     """The message key; SettingsFault. What computes it is needed once in a start: its memory is given back."""
+    before = set(sys.modules)
     from firmware import keys, p256
 
     try:
@@ -218,9 +222,9 @@ def _message_key(told, flash) -> bytes:
     except p256.KeyFault as fault:
         raise settings.SettingsFault("identity or hq_message_key: %s" % fault) from None
     finally:
-        for name in ("keys", "p256", "der"):
-            del sys.modules["firmware." + name]
-            delattr(firmware, name)
+        for name in set(sys.modules) - before:
+            del sys.modules[name]
+            delattr(firmware, name.split(".")[1])
 
 
 def _chooser(told, board, flash, door, button):
@@ -232,7 +236,7 @@ def _chooser(told, board, flash, door, button):
     button.radio = wifi.Radio()
     known = wifi.Known(flash, told.wifi, lambda sentence: door.tell("error", sentence))
     answer = lambda done, number, text: button.commands.answer(done, number, wire.WIFI, text)  # noqa: E731
-    return wifi.Wifi(known, hasattr(board, "cable"), answer)
+    return wifi.Wifi(known, board.lan is not None, answer)
 
 
 async def run(told, key, board, flash, faults, door, on_bench) -> None:
@@ -248,6 +252,8 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         to_show.ring()
 
     button = Button(told, key, store, board, clock, wake)
+    if board.lan:
+        button.paths = paths.Paths()
     button.session = Session(
         told.id,
         told.brokers,
@@ -259,6 +265,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         log=lambda text: door.tell("session", str(text)),
         roll=roll,
         weigh=button.weigh,
+        paths=button.paths,
     )
     button.session.urgent = bool(button.latch.unconfirmed())
     chooser = _chooser(told, board, flash, door, button)
@@ -266,6 +273,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
     told_of_renewal = lambda done, number, text: button.commands.answer(done, number, wire.RENEW, text)  # noqa: E731
     complain = lambda sentence: door.tell("error", sentence)  # noqa: E731
     button.renewal = renewal.Renewal(told.id, flash, Flash(IDENTITY), told_of_renewal, complain)
+    button.update = update.Update(told, slots.Slots(flash), button, to_restart.ring)
     if on_bench:
         button.tests_until_ms = bench.BENCH_MS
     door.tell("started", {"boot": store.boot, "reset": board.reset_cause, "firmware": VERSION, "bench": on_bench})
@@ -274,6 +282,7 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
     if fault:
         button.add_event(clock.ms(), wire.FAULTED, None, fault[:200])
     button.commands.resume()
+    button.update.resume()
     tasks = {
         "watch": _watch(button, board, roll),
         "send": _send(button, to_send, roll),
@@ -283,8 +292,11 @@ async def run(told, key, board, flash, faults, door, on_bench) -> None:
         "introduce": _introduce(button, door, roll),
         "restart": _restart(button, to_restart, roll),
         "renewal": renewal.run(button.renewal, button, roll),
+        "update": update.run(button.update, roll),
         "session": button.session.run(),
     }
+    if board.lan:
+        tasks["paths"] = paths.run(button.paths, board.lan, button.radio, chooser, button, roll)
     if chooser:
         tasks["wifi"] = wifi.run(chooser, button.radio, button, roll)
     for name in tasks:
@@ -322,8 +334,14 @@ def main() -> None:
         return
     except Restart:
         door.tell("restarting", "headquarters asked for it")
+    except slots.Back:
+        door.tell("restarting", "the update has not proved itself")
     except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - whatever it is: say so and start again
         door.tell("error", "%s: %s" % (type(problem).__name__, problem))
         if faults:
             faults.keep(clock.advance(), problem)
+            try:
+                slots.crashed(flash, problem)
+            except OSError:
+                pass  # the starts on trial are counted anyway
     door.restart()

@@ -24,6 +24,7 @@ class Board:
     PINS = {}
     REFERENCE_PERMILLE = 500  # RAIL_REF is this part of the rail
     BATTERY_PARTS = 2  # 470 k over 470 k at VBAT
+    lan = None
     MAINS_MV = 1000  # EXT_PWR is near the rail with PoE or USB, and near 0 without
 
     def __init__(self, door, version: str) -> None:

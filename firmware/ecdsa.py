@@ -1,4 +1,4 @@
-"""ECDSA on P-256 with SHA-256 (FIPS 186-4), to sign the request for a button's certificate.
+"""ECDSA on P-256 with SHA-256 (FIPS 186-4): signs the request for a button's certificate, verifies an update.
 
 The nonce comes out of key and message (RFC 6979): a random number too little would give the private key away, and the
 same request is signed alike every time.
@@ -36,3 +36,22 @@ def sign(private: int, message: bytes) -> bytes:
         if r and s:
             return der.element(der.SEQUENCE, der.integer(r), der.integer(s))
     raise AssertionError("the nonces do not end")
+
+
+def verifying(point: bytes, digest: bytes, signature: bytes):
+    """A generator that yields None between steps of some milliseconds, then whether the signature is right.
+
+    point: the uncompressed public key. digest: SHA-256 of what is signed. signature: r and s, 32 bytes each.
+    """
+    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
+    if len(signature) != 64 or not (0 < r < p256.N and 0 < s < p256.N) or not p256.is_point(point):
+        yield False
+        return
+    inverse = pow(s, p256.N - 2, p256.N)
+    u = int.from_bytes(digest, "big") * inverse % p256.N
+    x, y = int.from_bytes(point[1:33], "big"), int.from_bytes(point[33:], "big")
+    found = None
+    for found in p256.combined(u, r * inverse % p256.N, x, y):
+        if found is None:
+            yield None
+    yield found >= 0 and found % p256.N == r

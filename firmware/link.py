@@ -45,13 +45,14 @@ def resolved(name: str) -> str:
     return socket.inet_ntop(where[0], socket.sockaddr(where[-1])[1])  # type: ignore[attr-defined]  # the unix port's form
 
 
-async def answers(address: str, port: int, within_ms: int) -> bool:
-    """Whether something at an address in digits accepts a connection, which is closed again at once."""
+async def answers(address: str, port: int, within_ms: int, source=None) -> bool:
+    """Whether something at an address in digits accepts a connection, which is closed again at once. source: as in `open`."""
     tcp = None
     try:
         where = socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM)[0]
         tcp = socket.socket(where[0], socket.SOCK_STREAM)
         tcp.setblocking(False)
+        _bind(tcp, source)
         try:
             tcp.connect(where[-1])
         except OSError as problem:
@@ -67,6 +68,12 @@ async def answers(address: str, port: int, within_ms: int) -> bool:
             tcp.close()
 
 
+def _bind(tcp, source) -> None:
+    """The connection leaves by the interface whose address `source` is; None: by whichever the system takes."""
+    if source:
+        tcp.bind(socket.getaddrinfo(source, 0, 0, socket.SOCK_STREAM)[0][-1])
+
+
 def _writable(tcp):
     yield asyncio.core._io_queue.queue_write(tcp)  # type: ignore[attr-defined]
 
@@ -78,14 +85,16 @@ class Link:
         self._tcp: socket.socket = None  # type: ignore[assignment]  # made by `open`
         self._tls: socket.socket = None  # type: ignore[assignment]  # a stream like it
 
-    async def open(self, trust, address: str, port: int, name: str) -> None:
+    async def open(self, trust, address: str, port: int, name: str, source=None) -> None:
         """TCP, and what is needed to begin TLS with a server that can prove to be `name`. OSError.
 
-        address: an IP literal; looking up a name would block the loop. The handshake itself happens in `send_first`.
+        address: an IP literal; looking up a name would block the loop. source: the address of the interface to leave by;
+        None: any. The handshake itself happens in `send_first`.
         """
         where = socket.getaddrinfo(address, port, 0, socket.SOCK_STREAM)[0]
         self._tcp = socket.socket(where[0], socket.SOCK_STREAM)
         self._tcp.setblocking(False)
+        _bind(self._tcp, source)
         try:
             self._tcp.connect(where[-1])
         except OSError as problem:

@@ -1,5 +1,5 @@
 """What the board boots into."""
 
-from firmware import app
+from firmware import slots
 
-app.main()
+slots.start()

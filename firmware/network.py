@@ -1,6 +1,6 @@
 """The cable: brings Ethernet up on a board that has it, and gives the clock a start that certificates accept.
 
-No step here waits for the network: the session tries until it is there. The time of day serves one purpose, the
+No step here waits for the network: the session tries until it is there (paths.py chooses the path). The time of day serves one purpose, the
 validity dates of certificates in the TLS handshake; no message carries it. So the clock need not be right, only not
 before the certificates: it starts at the latest time known to be past, and a time server corrects it when one answers.
 """

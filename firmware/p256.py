@@ -1,6 +1,6 @@
 """P-256 (y² = x³ - 3x + B; FIPS 186-4 D.1.2.3) in plain integers, for both Pythons: public keys, and ECDH (SEC 1, 3.3.1).
 
-It runs in a button's life at enrolment, and at the first start after that for the message key. It takes no care to hide
+It runs in a button's life at enrolment, at the first start after that for the message key, and to verify an update. It takes no care to hide
 the private key from someone who measures time or current at the board while it does: who can, holds the board.
 """
 
@@ -54,6 +54,13 @@ def is_point(octets: bytes) -> bool:
     return on_curve(int.from_bytes(octets[1:33], "big"), int.from_bytes(octets[33:], "big"))
 
 
+def _affine(at: tuple) -> tuple:
+    """(x, y) of a point in Jacobian coordinates that is not infinity."""
+    inverse = pow(at[2], P - 2, P)
+    square = inverse * inverse % P
+    return at[0] * square % P, at[1] * square * inverse % P
+
+
 def _times(number: int, x: int, y: int) -> tuple:
     """`number` times the point (x, y). Raises KeyFault for a number that is no private key."""
     if not 0 < number < N:
@@ -68,9 +75,7 @@ def _times(number: int, x: int, y: int) -> tuple:
         if number & bit:
             at = _add(*at, x, y)
         bit >>= 1
-    inverse = pow(at[2], P - 2, P)
-    square = inverse * inverse % P
-    return at[0] * square % P, at[1] * square * inverse % P
+    return _affine(at)
 
 
 def public(private: int) -> bytes:
@@ -90,3 +95,37 @@ def shared(private: int, point: bytes) -> bytes:
         raise KeyFault("the public key is not a point of P-256")
     x, _ = _times(private, int.from_bytes(point[1:33], "big"), int.from_bytes(point[33:], "big"))
     return x.to_bytes(32, "big")
+
+
+def _sum(at: tuple, x: int, y: int) -> tuple:
+    """at + (x, y) for any two points; z = 0 is infinity."""
+    if not at[2]:
+        return x, y, 1
+    z1z1 = at[2] * at[2] % P
+    if (x * z1z1 - at[0]) % P:
+        return _add(at[0], at[1], at[2], x, y)
+    return _double(*at) if (y * at[2] * z1z1 - at[1]) % P == 0 else (1, 1, 0)
+
+
+def combined(u: int, v: int, x: int, y: int):
+    """u G + v (x, y), both by one walk down the bits: a generator that yields None between steps, last the x coordinate.
+
+    u, v: 0 to N - 1. The last value is -1 for the point at infinity. Made in steps, because it takes most of a second on
+    the chip, and a press must not wait for it.
+    """
+    at = _sum((GX, GY, 1), x, y)
+    both = _affine(at) if at[2] else None
+    at = (1, 1, 0)
+    bit = 1 << 255
+    while bit:
+        if at[2]:
+            at = _double(*at)
+        if u & bit and v & bit:
+            at = _sum(at, *both) if both else at
+        elif u & bit:
+            at = _sum(at, GX, GY)
+        elif v & bit:
+            at = _sum(at, x, y)
+        bit >>= 1
+        yield None
+    yield _affine(at)[0] if at[2] else -1

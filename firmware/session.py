@@ -6,6 +6,7 @@ The decisions about time are in vigil.py, the packets in mqtt.py, the connection
 """
 
 import asyncio
+import errno
 import gc
 import os
 
@@ -24,6 +25,11 @@ TICK_MS = 100
 _PAUSE_TICK_MS = 50
 
 
+def _is_answer(number) -> bool:
+    """Whether this error of a socket came from the other end: it refused, reset, or spoke TLS that was not to be believed."""
+    return isinstance(number, int) and (number < 0 or number in (errno.ECONNREFUSED, errno.ECONNRESET))
+
+
 class _Ended(Exception):
     """Why a session is over."""
 
@@ -32,12 +38,24 @@ class Session:
     """One at a time, for ever; see `run`."""
 
     def __init__(
-        self, client_id, brokers, identity, *, will, on_message, on_up, on_down, log=None, roll=None, weigh=None
+        self,
+        client_id,
+        brokers,
+        identity,
+        *,
+        will,
+        on_message,
+        on_up,
+        on_down,
+        log=None,
+        roll=None,
+        weigh=None,
+        paths=None,
     ) -> None:
         """client_id: also the certificate's common name. brokers: [[address, port, server name], …], the preferred one first
         (route.py). An address in digits is best; a name is looked up while no alarm waits (names.py), and kept.
 
-        identity: the folder with key.der, cert.der and ca.der.
+        identity: the folder with key.der, cert.der and ca.der. paths: a paths.Paths, on a board that has more than one.
         will() -> (topic, payload) of the last will is called anew for every connection, so that each can be told apart.
         on_message(topic, payload), on_up() and on_down(reason) are called from the session's tasks and must be quick.
         An exception in one of them goes to `log` and ends that session, nothing more. log(text): what went wrong.
@@ -59,9 +77,10 @@ class Session:
         self._on_down = on_down
         self._log = log
         self._weigh = weigh
+        self._paths = paths
         self._clock = Clock()
         self._roll = roll or Roll(self._clock)
-        self._inbox = mqtt.Inbox()  # one for all sessions: 4 KB in one piece may be hard to find later
+        self._inbox = mqtt.Inbox()  # one for all sessions: 2 KB in one piece may be hard to find later
         self._trust = None
         self._certificate = None  # that is shown in the place of the identity's
         self._packet_id = 0
@@ -74,6 +93,9 @@ class Session:
         self._link = Link()
         self._serving = False
         self._verdict: str | None = None  # why it is over
+        self._answered = False  # something at the other end ended it
+        self._planned = False  # we wanted it to end
+        self._steered = False  # in order to take another path
         self._vigil: Vigil | None = None  # from CONNACK and SUBACK on
         self._connected = False  # by CONNACK
         self._subscription = 0  # the packet id whose SUBACK we wait for
@@ -102,7 +124,12 @@ class Session:
     def renew(self, reason: str) -> None:
         """Ends the present connection, if there is one; `run` begins the next one."""
         if self._serving:
+            self._planned = True
             self._end(reason)
+
+    def now_ms(self) -> int:
+        """The time by which `paths` is told."""
+        return self._clock.ms()
 
     def show(self, certificate) -> None:
         """Shows another certificate, in DER, to brokers from now on; None: that of the identity's folder."""
@@ -130,7 +157,7 @@ class Session:
                 self._roll.sign("session", OPEN_MS)
                 reason = await self._one(self._brokers[self._route.at])
                 up_ms = 0 if self._up_ms is None else self._clock.advance() - self._up_ms
-                self._route.ended(up_ms)
+                self._ended(up_ms)
                 self._say(reason)
                 backoff.ended(up_ms)
                 self._up_ms = None
@@ -144,6 +171,16 @@ class Session:
             self._task = None
             self._roll.leave("session")
             self._roll.leave("vigil")
+
+    def _ended(self, up_ms: int) -> None:
+        """Which address and path are next."""
+        if self._steered:
+            return
+        self._route.ended(up_ms)
+        if self._paths and not self._planned:
+            # Paths and addresses change together. Where there is an even number of addresses, once around they must not.
+            hold = not up_ms and not self._route.at and len(self._brokers) % 2 == 0
+            self._paths.ended(up_ms, self._answered, hold, self._verdict or "")
 
     # ---------------------------------------------------------------------------------------- one connection
 
@@ -159,10 +196,12 @@ class Session:
                 raise
         except mqtt.MqttError as problem:
             self.refused += 1
+            self._answered = True
             self._verdict = str(problem)
         except _Ended as problem:
             self._verdict = str(problem)
         except Exception as problem:  # noqa: BLE001 - OSError, ValueError (certificates), MemoryError: all end in a new try
+            self._answered = not isinstance(problem, OSError) or _is_answer(problem.errno)
             self._verdict = "%s: %s" % (type(problem).__name__, problem)
         finally:
             self._finish()
@@ -190,7 +229,11 @@ class Session:
         link = self._link
         inbox = self._inbox
         inbox.clear()
-        await link.open(self._trust, await self._address(broker[0]), broker[1], broker[2])
+        source = None
+        if self._paths:
+            self._paths.choose(self._clock.advance())
+            source = self._paths.address()
+        await link.open(self._trust, await self._address(broker[0]), broker[1], broker[2], source)
         topic, will = self._will()[:2]
         self._subscription = self._next_id()
         topics = ["tocsin/1/%s/%s" % (self._id, lane) for lane in ("receipt", "command")]
@@ -206,6 +249,7 @@ class Session:
                 continue
             self._roll.sign("session", PING_MS + TRUST_MS)
             if not n:
+                self._answered = True
                 raise _Ended("the broker has closed the connection")
             inbox.took(n)
             packet = inbox.packet()
@@ -236,14 +280,45 @@ class Session:
     async def _look(self, broker) -> None:
         """Whether the preferred station takes connections again; if so, on to it."""
         try:
-            is_back = await answers(await self._address(broker[0]), broker[1], LOOK_FOR_MS) and not self.urgent
+            source = self._paths.address() if self._paths else None
+            is_back = await answers(await self._address(broker[0]), broker[1], LOOK_FOR_MS, source) and not self.urgent
         except OSError:  # its name can't be looked up
             is_back = False
         self._looker = None
         self._roll.leave("look")
         self._route.looked(is_back)
         if is_back:
+            self._planned = True
             self._end("the preferred station is back")
+
+    async def _look_at(self, path: int) -> None:
+        """Whether any station accepts a connection over a path, the present one first."""
+        source = self._paths.paths[path].address
+        answering = None
+        for n in range(len(self._brokers)):
+            at = (self._route.at + n) % len(self._brokers)
+            broker = self._brokers[at]
+            try:
+                if source and await answers(await self._address(broker[0]), broker[1], LOOK_FOR_MS, source):
+                    answering = at
+                    break
+            except OSError:
+                pass  # its name can't be looked up
+        self._looker = None
+        self._roll.leave("look")
+        self._paths.looked(path, self._clock.advance(), answering is not None)
+        self._steer(answering)
+
+    def _steer(self, address) -> None:
+        """Takes the path that should carry; `address`: the one to try there first, if that is known."""
+        to = self._paths.change(self._clock.advance())
+        if to is None or self._verdict is not None:
+            return
+        self._paths.changed(to)
+        if address is not None:
+            self._route.at = address
+        self._steered = True
+        self._end("changing the path")
 
     def _check(self) -> None:
         if self._verdict is not None:
@@ -275,6 +350,8 @@ class Session:
             self._vigil.stuck(now_ms)
         self._sessions += 1
         self.up = True
+        if self._paths:
+            self._paths.came_up(now_ms)
         self._call(self._on_up)
 
     # ------------------------------------------------------------------------------------------------ sending
@@ -351,6 +428,11 @@ class Session:
                 self._end(reason)
             elif self._vigil.wants_ping(now_ms, self.urgent):
                 self._write(mqtt.PINGREQ, True)
+            elif self._paths and self._looker is None and self._paths.look(now_ms) is not None:
+                self._roll.sign("look", len(self._brokers) * (names.WITHIN_MS + LOOK_FOR_MS))
+                self._looker = asyncio.create_task(self._look_at(self._paths.look(now_ms)))
+            elif self._paths and self._paths.change(now_ms) is not None:
+                self._steer(None)
             elif self._looker is None and self._route.wants_look(now_ms - (self._up_ms or now_ms), self.urgent):
                 self._roll.sign("look", names.WITHIN_MS + LOOK_FOR_MS)
                 self._looker = asyncio.create_task(self._look(self._brokers[0]))

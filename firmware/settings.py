@@ -31,7 +31,8 @@ class Settings:
     id: the button's. board: module in firmware/boards. brokers: [[address, port, server name], …] in the order in which
     they are tried. hq: headquarters' id. hq_message_key: its P-256 point, 65 bytes. wifi: (name, password) of each
     network, newest first. contacts: which the button has, one of CONTACTS. signal: how openly a press is confirmed, one
-    of SIGNALS (indicator.py). alarms_per_minute: beyond that a press joins the newest open alarm. The last four may be
+    of SIGNALS (indicator.py). alarms_per_minute: beyond that a press joins the newest open alarm. release_key: the P-256
+    point, 65 bytes, of the key that signs releases of the firmware; without it none is believed. The last five may be
     missing.
     """
 
@@ -55,7 +56,8 @@ class Settings:
         for broker in self.brokers:
             if not _is_broker(broker):
                 raise SettingsFault("each of brokers must be [address, port from 1 to 65535, server name].")
-        self.hq_message_key = _point(values["hq_message_key"])
+        self.hq_message_key = _point("hq_message_key", values["hq_message_key"])
+        self.release_key = _point("release_key", values["release_key"]) if "release_key" in values else None
         self.wifi = _networks(values.get("wifi", []))
         self.contacts = _one_of(values, "contacts", CONTACTS)
         self.signal, self.alarms_per_minute = changeable(values)
@@ -111,13 +113,13 @@ def _networks(networks) -> list:
     return [tuple(network) for network in networks]
 
 
-def _point(text) -> bytes:
+def _point(name: str, text) -> bytes:
     try:
         point = bytes.fromhex(text)
     except (TypeError, ValueError):
         point = b""
     if len(point) != 65 or point[0] != 4:
-        raise SettingsFault("hq_message_key must be 130 hexadecimal digits starting with 04: a P-256 point.")
+        raise SettingsFault("%s must be 130 hexadecimal digits starting with 04: a P-256 point." % name)
     return point
 
 

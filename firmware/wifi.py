@@ -4,13 +4,15 @@ What decides is pure: time, radio and session go in, an action comes out. A netw
 sealed answers come over it, never by the radio's word alone. A network that a command brings is tried once, as soon
 as headquarters answers over the present one and no alarm is open; if it fails, the button is back within TRIAL_MS and
 JOIN_MS. Both are kept until the new one worked: one whose password is not valid yet is tried again when the old fails.
-Where a board has Ethernet, the cable comes first and is taken again when Wi-Fi had to stand in for it.
+Where a board has Ethernet, the radio is joined beside it as the spare path (paths.py): then a network serves while a station
+accepts connections over it, and a trial takes the session off the cable for as long as it lasts.
 """
 
 import asyncio
 import hashlib
 
 from firmware import wire
+from firmware.paths import RADIO, address_of
 
 MAX_NETWORKS = 4
 STEP_MS = 250
@@ -20,7 +22,6 @@ TRIAL_MS = 45_000  # joining, connecting and headquarters' answer together
 LOST_MS = 20_000  # without a session; doubled with every round of all networks
 SILENT_MS = 120_000  # with a session, but without headquarters; likewise
 FRESH_MS = 90_000  # headquarters' answer, of which there is one a minute, counts for so long
-CABLE_AGAIN_MS = 600_000
 
 JOINED = "joined"
 JOINING = "joining"
@@ -110,21 +111,27 @@ class Sight:
     """What is seen at one moment: radio is JOINED, JOINING or a sentence; the rest is the button's.
 
     up_ms: since when the session is up; None: it is not. proved_ms: when headquarters last answered on this session.
-    quiet: no alarm is open. urgent: headquarters lacks an alarm.
+    quiet: no alarm is open. urgent: headquarters lacks an alarm. carried: the radio carries the session; if not, up_ms and
+    proved_ms are of the looks at the spare path. well: headquarters answers, by whatever path.
     """
 
-    def __init__(self, now_ms: int, radio: str, up_ms, proved_ms, quiet: bool, urgent: bool) -> None:
+    def __init__(
+        self, now_ms: int, radio: str, up_ms, proved_ms, quiet: bool, urgent: bool, carried=True, well=False
+    ) -> None:
         self.now_ms = now_ms
         self.radio = radio
         self.up_ms = up_ms
         self.proved_ms = proved_ms
         self.quiet = quiet
         self.urgent = urgent
+        self.carried = carried
+        self.well = well
 
 
 class Wifi:
-    """Chooses the network. `on` is the (name, password) that it is on; None: the cable, or what else there is.
+    """Chooses the network. `on` is the (name, password) that it is on; None: no network is known.
 
+    wired: there is a cable beside the radio. on_trial: the session must go over the network that it is on, to prove it.
     answer(done, number, text) is called when it is decided whether the network of a command works.
     """
 
@@ -134,7 +141,7 @@ class Wifi:
         self._wired = wired
         self._answer = answer
         self._home: tuple | None = None
-        self._on_trial = False
+        self.on_trial = False
         self._began_ms: int | None = None  # when it changed to `on`
         self._joined_ms: int | None = None  # since when the radio says that it is joined
         self._lost_ms: int | None = None  # since when it is joined and there is no session
@@ -143,24 +150,23 @@ class Wifi:
         self._failures = 0  # networks in turn that did not work
 
     def _choices(self) -> list:
-        choices = [None] if self._wired or not self.known.networks else []
-        choices += self.known.networks
+        choices = list(self.known.networks) or [None]
         return choices + [self.known.trial.network] if self.known.trial else choices
 
     def step(self, sight: Sight):
         """What to do now: ("join", name, password), ("leave",), (RENEW,): begin the session anew; or None."""
         choices = self._choices()
         if self._began_ms is None or self.on not in choices:
-            self._on_trial = False  # it was replaced by a newer one
+            self.on_trial = False  # it was replaced by a newer one
             return self._go(choices[0] if self._home not in choices else self._home, sight.now_ms)
         if self._look(sight):
             return (RENEW,)
         self._proven = self._is_proven(sight)
         if self._proven:
             self._failures = 0
-            if self.known.trial and self.on == self.known.trial.network:
-                return self._worked(sight.now_ms)
-        if self._on_trial:
+            if self.known.trial and self.on == self.known.trial.network and sight.carried:
+                return self._worked()
+        if self.on_trial:
             return self._try(sight)
         return self._stay_or_change(sight, choices)
 
@@ -177,11 +183,11 @@ class Wifi:
             return False
         if sight.radio != JOINED:
             if self._joined_ms is not None:
-                self._joined_ms, self._began_ms = None, self._began_ms if self._on_trial else sight.now_ms
+                self._joined_ms, self._began_ms = None, self._began_ms if self.on_trial else sight.now_ms
             return False
         if self._joined_ms is None:
             self._joined_ms = self._heard_ms = sight.now_ms
-            return sight.up_ms is not None
+            return sight.up_ms is not None and not self._wired
         return False
 
     def _is_proven(self, sight: Sight) -> bool:
@@ -198,16 +204,14 @@ class Wifi:
 
     # --------------------------------------------------------------------------------------------- the trial
 
-    def _worked(self, now_ms: int):
+    def _worked(self):
         number = self.known.trial.number
         try:
             self.known.worked()
         except OSError:
             return None  # both are still in flash; the next step tries to write again
         self._answer(True, number, "it is on %s, and headquarters answers over it" % self.on[0])
-        was_on_trial, self._on_trial = self._on_trial, False
-        if was_on_trial and self._wired and self._home is None:
-            return self._go(None, now_ms)
+        self.on_trial = False
         self._home = self.on
         return None
 
@@ -223,13 +227,13 @@ class Wifi:
             why = "headquarters did not answer over it within %d s" % (TRIAL_MS // 1000)
         else:
             return None
-        trial, self._on_trial = self.known.trial, False
+        trial, self.on_trial = self.known.trial, False
         if why:
             try:
                 self.known.failed()
             except OSError:
                 trial.tried = True  # until the next start at least
-            was = "the cable" if self._wired and self._home is None else "the old network"
+            was = "the cable" if self._wired else "the old network"
             text = "%s: %s; it is back on %s and keeps both" % (trial.network[0], why, was)
             self._answer(False, trial.number, text)
         return self._go(self._home, sight.now_ms)
@@ -238,12 +242,9 @@ class Wifi:
 
     def _stay_or_change(self, sight: Sight, choices: list):
         trial = self.known.trial
-        if self._proven:
-            if trial and not trial.tried and sight.quiet:
-                self._home, self._on_trial = self.on, True
-                return self._go(trial.network, sight.now_ms)
-            if self._wired and self.on and sight.quiet and sight.now_ms - self._began_ms >= CABLE_AGAIN_MS:
-                return self._go(None, sight.now_ms)
+        if trial and not trial.tried and sight.quiet and (sight.well if self._wired else self._proven):
+            self._home, self.on_trial = self.on, True
+            return self._go(trial.network, sight.now_ms)
         if len(choices) == 1 and self.on is None:
             return None
         if self._serves(sight, len(choices)):
@@ -317,6 +318,10 @@ class Radio:
             return JOINED
         return _REASONS.get(self._wlan.status(), JOINING)
 
+    def address(self):
+        """Its address, in digits; None while it has none."""
+        return address_of(self._wlan) if self._wlan and self._wlan.isconnected() else None
+
     def rssi(self):
         """dBm; None while it is not joined."""
         try:
@@ -326,34 +331,36 @@ class Radio:
 
 
 def _act(action, radio: Radio, button) -> None:
-    cable = getattr(button.board, "cable", None)
+    carried = button.paths is None or button.paths.at == RADIO
     if action[0] == "join":
-        if cable:
-            cable(False)  # or an answer over the cable would prove the network
         radio.join(action[1], action[2])
-        button.session.renew("changing to the network %s" % action[1])
+        reason = "changing to the network %s" % action[1]
     elif action[0] == "leave":
         radio.leave()
-        if cable:
-            cable(True)
-        button.session.renew("changing to the cable")
+        reason = "leaving the network"
     else:
-        button.session.renew("a new way is there")
+        reason = "a new way is there"
+    if carried:
+        button.session.renew(reason)
+
+
+def _sight(wifi: Wifi, radio: Radio, button) -> Sight:
+    now_ms, session, paths = button.clock.ms(), button.session, button.paths
+    up_ms, proved_ms = button.up_ms if session.up else None, button.proved_ms
+    well = up_ms is not None and proved_ms is not None and now_ms - proved_ms < FRESH_MS
+    carried = paths is None or paths.at == RADIO or wifi.on is None
+    if not carried:
+        for_ms = paths.answered_for_ms(RADIO, session.now_ms())
+        up_ms, proved_ms = (None, None) if for_ms is None else (now_ms - for_ms, now_ms)
+    quiet, urgent = button.latch.least() is None, bool(button.latch.unconfirmed())
+    return Sight(now_ms, radio.status(), up_ms, proved_ms, quiet, urgent, carried, well)
 
 
 async def run(wifi: Wifi, radio: Radio, button, roll) -> None:
     """Looks, decides and acts, for ever. Every change is told: {"wifi": {"ssid", "state", "rssi"}}."""
     told = None
     while True:
-        sight = Sight(
-            button.clock.ms(),
-            radio.status(),
-            button.up_ms if button.session.up else None,
-            button.proved_ms,
-            button.latch.least() is None,
-            bool(button.latch.unconfirmed()),
-        )
-        action = wifi.step(sight)
+        action = wifi.step(_sight(wifi, radio, button))
         if action:
             _act(action, radio, button)
         if wifi.on:

@@ -62,6 +62,10 @@ DIGEST = 38  # of a station's children: [how many exceptions are not named, [[ch
 MAINTAINED = 39  # in an answer to a station: [[child, for how many seconds its silence is no event], …]
 HEAP_LEAST = 45
 ELSEWHERE = 47  # in an answer to a station: [child, …] that it misses and that another station brings
+WANTED = 46  # the pieces of an update that come next: [the first 8 bytes of its head's SHA-256, offset]
+PATH = 48  # which carries the button's session
+SPARE = 49  # how its other one is
+TESTING = 50  # 1: presses may become tests; 2: they are
 
 # KIND
 ALARM = 1
@@ -91,7 +95,7 @@ ACKNOWLEDGED = 3
 RESPONDING = 4
 CLOSED = 5
 
-# CODE of an event. A button's own: below 16. A station's: 16 to 31, 40 and up. Steps of an incident: 32 to 39.
+# CODE of an event. A button's own: below 16, 60 and up. A station's: 16 to 31, 40 and up. Steps of an incident: 32 to 39.
 STARTED = 1
 LOOP_CUT = 2
 LOOP_SHORTED = 3
@@ -103,9 +107,15 @@ EVENTS_DROPPED = 8
 COMMAND_DONE = 9
 COMMAND_FAILED = 10
 FAULTED = 11  # the start before this one ended by a fault: DETAIL says which
+UPDATE_TRIAL = 12  # a new firmware runs, and is kept if headquarters' receipt for this comes; DETAIL: its version
 STILL_PRESSED = 13  # since before the start: DETAIL is [boot, seq] of the alarm that it belongs to
 CONTACT_CHATTERS = 14
 CONTACT_STUCK = 15
+PATH_CHANGED = 60  # SUBJECT: the path that carries now; DETAIL: why
+SPARE_LOST = 61  # SUBJECT: the path over which no station answers, beside the one that carries; DETAIL: why
+SPARE_BACK = 62
+TESTING_BEGUN = 63  # presses are tests; DETAIL: [boot, seq] of the alarm that the pattern raised
+TESTING_ENDED = 64
 CHILD_SILENT = 16
 CHILD_BACK = 17
 BROKER_LOST = 18
@@ -132,6 +142,7 @@ CLOCK_JUMPED = 57  # DETAIL: by how much
 CHECKPOINT = 58  # of the journal's hash chain
 REGISTRY_ENTRY = 59  # some fields of a child's entry as they are now; journaled, never relayed
 SITE_CHANGED = 48
+ROLLOUT = 60  # of a firmware to buttons: begun, halted, over; DETAIL: a sentence
 
 # CODE of a command
 IDENTIFY = 1
@@ -139,12 +150,24 @@ WIFI = 2
 TEST_ALARM = 3
 REBOOT = 4
 CONFIGURE = 5
+UPDATE = 6
+PIECE = 7  # of an update, as an answer to a heartbeat's WANTED: never answered, and not numbered
 RENEW = 16
+TEST_MODE = 17  # DETAIL: see TEST_FOR_S; for how long presses may become tests
+TEST_OVER = 18
 
 # Entries of DETAIL of COMMAND_DONE and COMMAND_FAILED: which command, and a sentence
 ANSWER_BOOT = 0
 ANSWER_SEQ = 1
 ANSWER_TEXT = 5
+
+PIECE_BYTES = 768  # of an update in one message: with the longest ids an envelope still holds it
+PIECES = 4  # of them for one heartbeat
+
+# Entries of DETAIL of TEST_MODE: for how many seconds, and (boot, seq) of the heartbeat that it was sent upon
+TEST_FOR_S = 0
+TEST_BOOT = 1
+TEST_SEQ = 2
 
 # LOOP, as a heartbeat states it
 LOOP_AT_REST = 0
@@ -162,6 +185,13 @@ CHILD_TAMPERED = 4
 # SUPPLY, as a heartbeat states it
 ON_BATTERY = 0
 ON_MAINS = 1
+
+# PATH, and SPARE, as a heartbeat states them
+BY_CABLE = 1
+BY_WIFI = 2
+NO_SPARE = 0
+SPARE_READY = 1
+SPARE_DEAD = 2
 
 _INT = 0
 _BYTES = 2
@@ -314,6 +344,11 @@ def decode(octets):
     if at != len(octets):
         raise WireError("something follows the message")
     return value
+
+
+def end_of(octets, at: int) -> int:
+    """Where the item ends that begins at `at`. Raises WireError."""
+    return _item(octets, at, len(octets), DEPTH)[1]
 
 
 # ------------------------------------------------------------------------------------------------- keys
@@ -523,6 +558,9 @@ _BOUND = {
     REFUSED: _UINT53,
     DISK: _UINT53,
     STORAGE: 255,
+    PATH: 255,
+    SPARE: 255,
+    TESTING: 255,
 }
 _TYPE = {
     SUBJECT: str,
@@ -536,6 +574,7 @@ _TYPE = {
     DIGEST: list,
     MAINTAINED: list,
     ELSEWHERE: list,
+    WANTED: list,
 }
 
 
@@ -576,10 +615,16 @@ def check(message: dict) -> None:
         digest = message[DIGEST]
         if len(digest) != 2 or not _is_number(digest[0], _UINT32) or not _are_named(digest[1], 255):
             raise WireError("the digest is not [number, [[child, state], ...]]")
+    if WANTED in message and not _is_wanted(message[WANTED]):
+        raise WireError("what is wanted is not [8 bytes, offset]")
     if MAINTAINED in message and not _are_named(message[MAINTAINED], _UINT32):
         raise WireError("what is under maintenance is not [[child, seconds], ...]")
     if ELSEWHERE in message and not (len(message[ELSEWHERE]) <= MAX_NAMED and all(map(is_id, message[ELSEWHERE]))):
         raise WireError("what is elsewhere is not [child, ...]")
+
+
+def _is_wanted(wanted: list) -> bool:
+    return len(wanted) == 2 and isinstance(wanted[0], bytes) and len(wanted[0]) == 8 and _is_number(wanted[1], _UINT32)
 
 
 def _are_named(named, bound: int) -> bool:

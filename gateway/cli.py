@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from firmware.wire import is_id
 from gateway import broker as broker_room
-from gateway import database, enrolment, journal_cli, keys, keys_cli, schema, shell, site_cli, technicians
+from gateway import database, enrolment, journal_cli, keys, keys_cli, schema, shell, site_cli, technicians, update_cli
 from gateway.desk import MaintenanceRefusedError, StorageError
 from gateway.journal import EX_IOERR
 from gateway.registry import password_hash
@@ -25,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, help="Run and look after a Tocsin statio
 app.add_typer(journal_cli.app, name="journal")
 app.add_typer(site_cli.app, name="site")
 app.add_typer(keys_cli.app, name="keys")
+app.add_typer(update_cli.app, name="update")
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

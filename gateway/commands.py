@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from sqlalchemy import Connection, Row, insert, select, update
 
-from firmware import configuration, wire
+from firmware import configuration, testing, wire
 from firmware.command import packed
 from firmware.settings import SettingsFault, network_fault
 from gateway import schema
@@ -35,7 +35,10 @@ LASTS_S = {
     wire.TEST_ALARM: 600,
     wire.REBOOT: 600,
     wire.CONFIGURE: 14 * 86_400,
+    wire.UPDATE: 86_400,
     wire.RENEW: 30 * 86_400,
+    wire.TEST_MODE: 900,
+    wire.TEST_OVER: 600,
 }
 NAMES = {
     wire.IDENTIFY: "identify",
@@ -43,8 +46,12 @@ NAMES = {
     wire.TEST_ALARM: "test",
     wire.REBOOT: "reboot",
     wire.CONFIGURE: "configuration",
+    wire.UPDATE: "update",
     wire.RENEW: "certificate",
+    wire.TEST_MODE: "testing",
+    wire.TEST_OVER: "testing_over",
 }
+LAST = 0xFFFFFFFF  # boot and seq of a message are no greater
 ANSWERS = {wire.COMMAND_DONE: "done", wire.COMMAND_FAILED: "failed"}
 
 # What an answer may still change: a network that failed on trial is kept by the button and may work later, and a
@@ -98,15 +105,27 @@ class Outstanding:
                 del self._by_child[child]
             return dropped
 
-    def due(self, child: str, now_ms: int, utc_ms: int) -> list[Waiting]:
-        """What to send to a child now; it counts as sent."""
+    def waits(self, child: str, code: int) -> bool:
+        """Whether a child has a command of this code without an answer."""
+        return code in self._by_child.get(child, {})
+
+    def drop_code(self, child: str, code: int) -> None:
+        """Forgets a child's command of a code."""
+        one = self._by_child.get(child, {}).get(code)
+        if one:
+            self.drop(child, one.number)
+
+    def due(self, child: str, now_ms: int, utc_ms: int, *, upon_beat: bool = True) -> list[Waiting]:
+        """What to send to a child now; it counts as sent. upon_beat: its own heartbeat is at hand, which some need."""
         if child not in self._by_child:  # the usual case, of every heartbeat
             return []
         with self._lock:
             found = [
                 one
                 for one in self._by_child.get(child, {}).values()
-                if utc_ms < one.expires_at_ms and (one.sent_ms is None or now_ms - one.sent_ms >= AGAIN_MS)
+                if utc_ms < one.expires_at_ms
+                and (upon_beat or one.code != wire.TEST_MODE)
+                and (one.sent_ms is None or now_ms - one.sent_ms >= AGAIN_MS)
             ]
             for one in found:
                 one.sent_ms = now_ms
@@ -160,12 +179,13 @@ class Commands:
         network: tuple[str, str] | None,
         lasts_s: int | None,
         changes: Mapping[str, str | int] | None = None,
-        certificate: tuple[str, bytes] | None = None,
+        brings: tuple[str, bytes] | None = None,
     ) -> int:
         """Gives a command and sends it; its id in the table. Durable when this returns. now_ms: UTC.
 
         network: (name, password), with WIFI. changes: settings by their names in the button's settings.json, with
-        CONFIGURE. certificate: (until when, DER), with RENEW; nothing in it is secret. Raises KeyError for a child that
+        CONFIGURE. brings: (what it is about, the detail, in which nothing is secret), with RENEW, where it is until when and
+        the certificate in DER, and UPDATE: version and offer. Raises KeyError for a child that
         is not known, CommandRefusedError.
         """
         known = self._registry.children()[child]
@@ -176,7 +196,11 @@ class Commands:
             raise CommandRefusedError(f"{child} shares no key with this station, so it would not believe the command")
         if code == wire.WIFI and (fault := network_fault(network)):
             raise CommandRefusedError(f"{fault}: nothing was sent")
-        about, plain = certificate or ((network[0] if network else ""), None)
+        if code == wire.TEST_MODE and (lasts_s or 0) > testing.LONGEST_S:
+            raise CommandRefusedError(
+                f"test mode is granted for {testing.LONGEST_S // 60} minutes at most: nothing was sent"
+            )
+        about, plain = brings or ((network[0] if network else ""), None)
         if code == wire.CONFIGURE:
             try:
                 plain, about = configuration.packed(dict(changes or {})), configuration.told(dict(changes or {}))
@@ -218,9 +242,13 @@ class Commands:
             last = connection.execute(select(_T.boot, _T.seq).order_by(_T.boot.desc(), _T.seq.desc()).limit(1)).first()
         return by_clock if last is None or by_clock > (last.boot, last.seq) else (last.boot, last.seq + 1)
 
-    def heard(self, child: str, now_ms: int, utc_ms: int) -> None:
-        """A believed heartbeat of a child came: what it has not answered is sent again. now_ms: monotonic."""
-        for one in self._outstanding.due(child, now_ms, utc_ms):
+    def heard(self, child: str, now_ms: int, utc_ms: int, beat: tuple[int, int] | None = None) -> None:
+        """A child is heard: what it has not answered is sent again. now_ms: monotonic. beat: (boot, seq) of its own heartbeat.
+
+        A grant of test mode goes only upon such a heartbeat and names it, with the seconds that are left, so that a station in between
+        can't keep it for later.
+        """
+        for one in self._outstanding.due(child, now_ms, utc_ms, upon_beat=beat is not None):
             key = self._registry.key_of(child)
             if key is None:  # retired since
                 return
@@ -233,6 +261,10 @@ class Commands:
             }
             if one.detail is not None:
                 message[wire.DETAIL] = one.detail
+            if one.code == wire.TEST_MODE and beat:
+                left_s = max(1, (one.expires_at_ms - utc_ms) // 1000)
+                detail = {wire.TEST_FOR_S: left_s, wire.TEST_BOOT: beat[0], wire.TEST_SEQ: beat[1]}
+                message[wire.DETAIL] = wire.encode(detail)
             self._send(child, wire.seal(message, self._station, key))
 
     def answered(self, connection: Connection, child: str, message: dict[int, Any], now_ms: int) -> None:
@@ -240,8 +272,8 @@ class Commands:
         state, detail = ANSWERS.get(message[wire.CODE]), message.get(wire.DETAIL)
         if state is None or not isinstance(detail, dict):
             return
-        number, text = (detail.get(wire.ANSWER_BOOT), detail.get(wire.ANSWER_SEQ)), detail.get(wire.ANSWER_TEXT)
-        if not (isinstance(number[0], int) and isinstance(number[1], int) and isinstance(text, str)):
+        number, text = _number_in(detail), detail.get(wire.ANSWER_TEXT)
+        if number is None or not isinstance(text, str):
             return
         connection.execute(
             update(schema.commands)
@@ -254,9 +286,41 @@ class Commands:
         detail = message.get(wire.DETAIL)
         if message[wire.CODE] not in ANSWERS or not isinstance(detail, dict):
             return
-        one = self._outstanding.drop(child, (detail.get(wire.ANSWER_BOOT, 0), detail.get(wire.ANSWER_SEQ, 0)))
+        number = _number_in(detail)
+        one = self._outstanding.drop(child, number) if number else None
         if one and one.code == wire.RENEW and one.detail and message[wire.CODE] == wire.COMMAND_DONE:
             self.certified(child, one.detail)
+
+    def waits(self, child: str, code: int) -> bool:
+        """Whether a command of this code is on its way to a child."""
+        return self._outstanding.waits(child, code)
+
+    def withdraw(self, child: str, code: int, now_ms: int) -> None:
+        """Takes back a command that is not answered. now_ms: UTC."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(
+                update(schema.commands)
+                .where(_T.child == child, _T.code == code, _T.state == "waiting")
+                .values(state="replaced", answered_at_ms=now_ms)
+            )
+
+        self._journal.now(work)
+        self._outstanding.drop_code(child, code)
+
+    def piece(self, child: str, number: tuple[int, int], detail: list[Any]) -> None:
+        """Sends a piece of an update, as an answer to the heartbeat of that (boot, seq); never repeated."""
+        key = self._registry.key_of(child)
+        if key is not None:
+            message = {
+                wire.KIND: wire.COMMAND,
+                wire.BOOT: number[0],
+                wire.SEQ: number[1],
+                wire.CODE: wire.PIECE,
+                wire.DEVICE: child,
+                wire.DETAIL: detail,
+            }
+            self._send(child, wire.seal(message, self._station, key))
 
     def expire(self, utc_ms: int) -> None:
         """Gives up what was not answered in time."""
@@ -276,6 +340,12 @@ class Commands:
                 select(schema.commands).where(_T.child == child).order_by(_T.id.desc()).limit(limit)
             ).all()
         return [_command(row) for row in rows]
+
+
+def _number_in(detail: Mapping[int, Any]) -> tuple[int, int] | None:
+    """(boot, seq) of the command that an answer is to; None: it names none that there could be."""
+    boot, seq = detail.get(wire.ANSWER_BOOT), detail.get(wire.ANSWER_SEQ)
+    return (boot, seq) if all(type(one) is int and 0 <= one <= LAST for one in (boot, seq)) else None  # type: ignore[return-value]
 
 
 def _command(row: Row[Any]) -> Command:

@@ -15,9 +15,10 @@ from urllib.parse import quote
 
 from sqlalchemy import Engine, create_engine, event, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from firmware.wire import WireError
 from gateway import schema
 from gateway.desk import StorageError
 
@@ -48,6 +49,7 @@ _PASSING = {
 }
 _MIGRATING = threading.Lock()  # Alembic knows one migration at a time in a process
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_UNFIT_STATES = {"42804", "42846", "42883"}  # PostgreSQL: a value of a type that a column or an operator does not take
 _PASSING_STATES = {"53100": "the disk is full", "25006": "the database is read-only", "55P03": "the database is locked"}
 
 
@@ -79,6 +81,16 @@ def trouble(error: BaseException) -> Trouble | None:
     return (
         Trouble(f"the file system answers with an error ({cause})", passes=True) if isinstance(cause, OSError) else None
     )
+
+
+def is_unfit(error: BaseException) -> bool:
+    """Whether an error says that a value has no place in the database, or in a statement: its writer's fault alone."""
+    if isinstance(error, DataError):
+        return True
+    if isinstance(error, DBAPIError):
+        return isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) in _UNFIT_STATES
+    cause = error.orig if isinstance(error, StatementError) else error
+    return isinstance(cause, (ArithmeticError, ValueError, TypeError, LookupError, WireError))
 
 
 def open_database(where: Path | str, *, writes: bool, create: bool = True) -> Engine:

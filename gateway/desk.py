@@ -111,6 +111,7 @@ class Incident:
     outcome: Outcome | None = None
     vouched_by: str = ""  # the station whose word alone it is believed on: the button is not known here
     site: Site | None = None  # as it is now; None: not entered
+    more: int = 0  # so many older open alarms of this button the list leaves out behind this one
 
     @property
     def is_test(self) -> bool:
@@ -133,6 +134,9 @@ class Child:
     battery_mv: int | None = None
     on_mains: bool | None = None
     rssi_dbm: int | None = None  # None on a cable
+    path: str | None = None  # "cable", "wifi": which carries, where the button says so
+    spare: str | None = None  # "none", "ready", "dead": its other path, likewise
+    testing: str | None = None  # "granted": presses may become tests; "on": they are; None: they are alarms
     firmware: str | None = None
     uptime_ms: int | None = None
     pending: int | None = None
@@ -272,7 +276,7 @@ class Desk(Protocol):
         """Why the station's database can't be read at present and since when, UTC ms, if that is what `error` says."""
 
     def open_incidents(self) -> Sequence[Incident]:
-        """Not closed, newest press first."""
+        """Not closed, the newest to come first, each button's fair share of them."""
 
     def incident(self, number: int) -> Incident | None:
         """The incident of that id."""

@@ -161,7 +161,7 @@ class Judge:
         if kind != lane or (hops and kind == wire.PRESENCE):
             raise RefusedError(child, "the kind of the message is not that of its topic")
         if (
-            envelope.message.get(wire.CODE, 0) >= wire.CHILD_SILENT
+            wire.CHILD_SILENT <= envelope.message.get(wire.CODE, 0) < wire.PATH_CHANGED
             and not vouched
             and not self.is_station(envelope.kid)
         ):

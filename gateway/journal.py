@@ -39,7 +39,7 @@ from gateway.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -132,8 +132,13 @@ class _Job:
     since: float  # time.monotonic()
     alarm: bool = False
     patient: bool = True  # False: somebody waits for it, and is told rather than kept waiting
+    instead: Callable[[Connection], Any] | None = None
     key: object = None
     entry: Entry | None = None  # that the work keeps
+
+
+class _UnfitError(Exception):
+    """What a job would write has no place in the database."""
 
 
 class Journal:
@@ -146,7 +151,7 @@ class Journal:
 
     def __init__(self, where: Path | str, parents: Sequence[str], sealer: Sealer | None = None) -> None:
         database.prepare(where)
-        self._parents = tuple(parents)
+        self.parents = tuple(parents)
         self._writer = database.open_database(where, writes=True, create=False)
         self.readers = database.open_database(where, writes=False)
         self._connection: Connection | None = None
@@ -158,6 +163,7 @@ class Journal:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self.commits = 0
+        self.unfit = 0  # writes that no database takes
         self.trouble: Trouble | None = None
         self.on_trouble: Callable[[str], None] = lambda _: None
         self.on_recovered: Callable[[str, float], None] = lambda _why, _lasted_s: None
@@ -224,17 +230,21 @@ class Journal:
         alarm: bool = False,
         failed: Callable[[Exception], None] = lambda _: None,
         key: object = None,
+        instead: Callable[[Connection], T] | None = None,
         entry: Entry | None = None,
     ) -> None:
         """Does `work` in the next transaction. It may raise StepRefusedError or KeyError, before it writes anything.
 
         It may be done more than once, until one time is committed. key: of equal ones that wait only the last is done.
+        instead: is done if `work` fails for a value that has no place in the database; failed(error) if that does, too.
         entry: that `work` surely keeps; it may be written before, with others.
         """
-        self._add(_Job(work, done, failed, time.monotonic(), alarm, key=key, entry=entry))
+        self._add(_Job(work, done, failed, time.monotonic(), alarm, key=key, instead=instead, entry=entry))
 
     def now(self, work: Callable[[Connection], T]) -> T:
-        """Does `work` and returns its result once it is committed. Raises StorageError if nothing can be written now."""
+        """Does `work` and returns its result once it is committed. Raises StorageError if nothing can be written now,
+        and whatever `work` raises.
+        """
         future: Future[T] = Future()
         self._add(_Job(work, future.set_result, future.set_exception, time.monotonic(), patient=False))
         return future.result(30)
@@ -297,7 +307,7 @@ class Journal:
                 if jobs is None and not (self._news and self._sealer and self.trouble is None):
                     break
                 try:
-                    self._commit(jobs or [], closing=jobs is None)
+                    self._write(jobs or [], closing=jobs is None)
                 except (DBAPIError, OSError) as error:
                     found = database.trouble(error)
                     if found is None or not found.passes:
@@ -333,7 +343,16 @@ class Journal:
             self._in_hand = jobs[0].since if jobs else time.monotonic()
             return jobs
 
-    def _commit(self, jobs: list[_Job], *, closing: bool = False) -> None:
+    def _write(self, jobs: list[_Job], *, closing: bool) -> None:
+        try:
+            self._commit(jobs, closing=closing)
+        except Exception as error:
+            if not jobs or not database.is_unfit(error):
+                raise
+            self._commit(jobs, closing=closing, apart=True)
+
+    def _commit(self, jobs: list[_Job], *, closing: bool = False, apart: bool = False) -> None:
+        """apart: so that one that fails takes nothing of the others along."""
         results: list[tuple[_Job, Any]] = []
         refused: list[tuple[_Job, Exception]] = []
         began = time.monotonic()
@@ -350,10 +369,11 @@ class Journal:
                             later = jobs[number:]  # an alarm came: it waits for this commit, and for no more
                             break
                         begun += BATCH if job.alarm else TOGETHER
-                        self._keep_together(self._connection, [one.entry for one in jobs[number:begun] if one.entry])
+                        group = () if apart else jobs[number:begun]
+                        self._keep_together(self._connection, [one.entry for one in group if one.entry])
                     try:
-                        results.append((job, job.work(self._connection)))
-                    except (StepRefusedError, MaintenanceRefusedError, KeyError) as error:
+                        results.append((job, (self._apart(job) if apart else job.work)(self._connection)))
+                    except (StepRefusedError, MaintenanceRefusedError, KeyError, _UnfitError) as error:
                         refused.append((job, error))
                 if self._sealer and self._is_due(closing=closing):
                     sealed = self._checkpoint(self._connection, self._sealer)
@@ -373,9 +393,35 @@ class Journal:
             except Exception:
                 logger.exception("what follows on a commit failed")
         for job, reason in refused:
+            if isinstance(reason, _UnfitError):
+                logger.error("something can't be journaled: %s", reason)
             job.failed(reason)
         if sealed:
             self._sealed(sealed)
+
+    def _apart(self, job: _Job) -> Callable[[Connection], Any]:
+        """Its work, or what is to be done instead, under a savepoint. Raises _UnfitError."""
+
+        def work(connection: Connection) -> Any:
+            before, why = (self._head, self._news), ""
+            for attempt in (job.work, job.instead):
+                if attempt is None:
+                    continue
+                try:
+                    with connection.begin_nested():
+                        return attempt(connection)
+                except (StepRefusedError, MaintenanceRefusedError, KeyError):
+                    raise
+                except Exception as error:
+                    if not database.is_unfit(error):
+                        raise
+                    why = why or f"{type(error).__name__}: {getattr(error, 'orig', error)}"
+                    self.unfit += attempt is job.work
+                    logger.exception("a write failed for what it says")
+                    self._head, self._news = before
+            raise _UnfitError(why)
+
+        return work
 
     def _put_back(self, jobs: list[_Job]) -> None:
         """Jobs that were taken and not done, before all others; of equal ones the newer stays."""
@@ -441,6 +487,25 @@ class Journal:
         """Writes an entry within a transaction; `put` is the ordinary way. relayed: whether parents and pages get it."""
         if self._ahead and (ahead := self._ahead.pop(id(entry), None)):
             return ahead
+        kept = self._enter(connection, entry, relayed=relayed)
+        for follow in self._consequences(entry, relayed=relayed) if kept.fresh else ():
+            follow(connection, kept.id, entry)
+        return kept
+
+    def keep_bare(self, connection: Connection, entry: Entry) -> Kept:
+        """The same where that failed: the entry itself, and as much of what follows from it as the database takes."""
+        kept = self._enter(connection, entry, relayed=True)
+        for follow in self._consequences(entry, relayed=True) if kept.fresh else ():
+            try:
+                with connection.begin_nested():
+                    follow(connection, kept.id, entry)
+            except Exception as error:
+                if not database.is_unfit(error):
+                    raise
+                logger.exception("what follows from %s can't be written", "/".join(map(str, entry.identity)))
+        return kept
+
+    def _enter(self, connection: Connection, entry: Entry, *, relayed: bool) -> Kept:
         position, before = self._head = self._head or head(connection)
         columns = together.columns(position + 1, entry, _kind(entry) if relayed else RECORD)
         now_chain = chain.link(before, columns)
@@ -451,14 +516,17 @@ class Journal:
             return self._repeated(connection, entry)
         self._head = number, now_chain
         self._news += entry.message.get(wire.CODE) != wire.CHECKPOINT
-        if entry.kind == wire.ALARM:
-            connection.execute(insert(schema.incidents), incident(number, entry))
-        if relayed and self._parents:
-            connection.execute(
-                insert(schema.deliveries),
-                [{"entry": number, "parent": parent, "kind": entry.kind} for parent in self._parents],
-            )
         return Kept(number, fresh=True, conflict=False, stage=wire.AT_HQ)
+
+    def _consequences(self, entry: Entry, *, relayed: bool) -> Iterator[Callable[[Connection, int, Entry], object]]:
+        if entry.kind == wire.ALARM:
+            yield _open
+        if relayed and self.parents:
+            yield self._owe
+
+    def _owe(self, connection: Connection, number: int, entry: Entry) -> None:
+        rows = [{"entry": number, "parent": parent, "kind": entry.kind} for parent in self.parents]
+        connection.execute(insert(schema.deliveries), rows)
 
     def _keep_together(self, connection: Connection, entries: Sequence[Entry]) -> None:
         """Writes what jobs of this transaction will keep, if none of it was there before."""
@@ -466,7 +534,7 @@ class Journal:
         if len(entries) < 2:
             return
         before = self._head or head(connection)
-        now = together.write(connection, before, entries, self._parents, _kind, incident)
+        now = together.write(connection, before, entries, self.parents, _kind, incident)
         if now is None:
             return
         self._head = now
@@ -688,6 +756,10 @@ def _kind(entry: Entry) -> int:
 
 def _unwritten(why: str) -> StorageError:
     return StorageError(f"nothing was changed: this station can't write its journal now ({why})")
+
+
+def _open(connection: Connection, number: int, entry: Entry) -> None:
+    connection.execute(insert(schema.incidents), incident(number, entry))
 
 
 def incident(number: int, entry: Entry) -> dict[str, Any]:

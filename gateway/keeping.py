@@ -285,12 +285,14 @@ def beside(file: Path) -> list[Checkpoint]:
 # ------------------------------------------------------------------------------------------------ retain
 
 
-def may_go(connection: Connection, before_ms: int) -> int:
-    """The last position of the front that is older, closed and delivered; 0: nothing is."""
+def may_go(connection: Connection, before_ms: int, parents: Sequence[str]) -> int:
+    """The last position of the front that is older, closed and delivered to every one of `parents`; 0: nothing is."""
     deliveries, incidents, steps = schema.deliveries.c, schema.incidents.c, schema.steps.c
     stays = [
         connection.execute(select(_J.id).where(_J.received_at_ms >= before_ms).order_by(_J.id).limit(1)).scalar(),
-        connection.execute(select(func.min(deliveries.entry)).where(deliveries.stage.is_(None))).scalar(),
+        connection.execute(
+            select(func.min(deliveries.entry)).where(deliveries.stage.is_(None), deliveries.parent.in_(parents))
+        ).scalar(),
         connection.execute(select(func.min(incidents.id)).where(incidents.state != State.CLOSED.value)).scalar(),
         connection.execute(select(func.min(steps.incident)).where(steps.at_ms >= before_ms)).scalar(),
     ]
@@ -307,7 +309,7 @@ def retain(journal: Journal, sealer: Sealer, boot: int, days: int, advance: Call
     """
     now_ms = time.time_ns() // 1_000_000
     with journal.readers.connect() as connection:
-        limit = may_go(connection, now_ms - days * DAY_MS)
+        limit = may_go(connection, now_ms - days * DAY_MS, journal.parents)
     done, seq = 0, 0
 
     def cut(connection: Connection) -> int:

@@ -25,7 +25,9 @@ UNANSWERED_MS = (
 BATTERY_STEP_MV = 100
 MATTERS = (
     wire.BOOT, wire.LOOP, wire.TAMPER, wire.STORAGE, wire.SUPPLY, wire.PENDING, wire.SHOWN, wire.REFUSED, wire.FIRMWARE,
+    wire.PATH, wire.SPARE, wire.TESTING,
 )  # fmt: skip
+WANTS = 0.05  # of such a time: what a heartbeat counts that asks for pieces of an update, and needs no other reason
 BURST, REFILL_MS = 6, 10_000  # a child whose state flutters is passed on six times at once, then every 10 s
 
 
@@ -62,14 +64,17 @@ class Passing:
         """Whether this heartbeat goes up; it counts as sent. afresh: the first of a connection, or after silence."""
         known = self._passed.get(child)
         unanswered, allowed = 0, float(BURST)
+        wants = wire.WANTED in message
+        cost = WANTS if wants else 1
         if known:
             allowed = min(BURST, known.allowed + (now_ms - known.at_ms) / REFILL_MS)
-            if allowed < 1 or not (afresh or now_ms >= known.due_ms or _differs(known.message, message)):
+            says_something = afresh or now_ms >= known.due_ms or _differs(known.message, message)
+            if allowed < cost or not (wants or says_something):
                 return False
             unanswered = known.unanswered
         number = message[wire.BOOT], message[wire.SEQ]
         pause_ms = min(_pause_ms(child, message), UNANSWERED_MS << min(unanswered, 8))
-        self._passed[child] = _Passed(message, now_ms, now_ms + pause_ms, number, unanswered + 1, allowed - 1)
+        self._passed[child] = _Passed(message, now_ms, now_ms + pause_ms, number, unanswered + 1, allowed - cost)
         return True
 
 

@@ -6,7 +6,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
@@ -42,13 +42,16 @@ from gateway.vocabulary import (
     MANY_COUNT,
     MANY_NAMED,
     MANY_WHY,
+    PATHS,
     REFUSAL_COUNT,
     REFUSAL_WHY,
     SITE_BY,
     SITE_FIELDS,
+    SPARES,
     STEP_BY,
     STEP_NOTE,
     STEP_OUTCOME,
+    TESTINGS,
 )
 
 if TYPE_CHECKING:
@@ -64,6 +67,7 @@ if TYPE_CHECKING:
     from gateway.supervision import Watched
 
 MOST_ALARMS, MOST_TESTS = 500, 50  # on the list of open ones
+MOST_OF_ONE = 20  # of one button: a stolen key that presses for ever takes nobody else's place
 WARN_CERTIFICATE_MS = 30 * 86_400_000
 LEAST_DISK_MB = 200
 CLOCK_LIMIT_MS = 2_000
@@ -109,13 +113,31 @@ class Reception:
     # -------------------------------------------------------------------------------- incidents
 
     def open_incidents(self) -> Sequence[Incident]:
-        """Not closed, newest press first."""
+        """Not closed, the newest to come first, each button's fair share of them."""
+        return sorted(
+            [
+                *self._open(MOST_ALARMS, tests=False),
+                *self._open(MOST_TESTS, tests=True),
+            ],  # apart: tests push no alarm off
+            key=lambda incident: -incident.id,
+        )
+
+    def _open(self, most: int, *, tests: bool) -> list[Incident]:
+        table = schema.incidents.c
         # By name: "not closed" would have SQLite look at every incident there ever was, and pages ask every second.
-        opened = schema.incidents.c.state.in_([state.value for state in OPEN])
-        is_test = schema.incidents.c.cause == TEST_CAUSE
-        # Apart, so that forgotten tests never push an alarm off the list.
-        found = [*self._incidents(opened & ~is_test, MOST_ALARMS), *self._incidents(opened & is_test, MOST_TESTS)]
-        return sorted(found, key=lambda incident: -incident.pressed_at_ms)
+        opened = table.state.in_([state.value for state in OPEN])
+        of_one = func.row_number().over(partition_by=table.device, order_by=table.id.desc()).label("of_one")
+        there = func.count().over(partition_by=table.device).label("there")
+        is_test = table.cause == TEST_CAUSE
+        ranked = (
+            select(table.id, table.device, of_one, there).where(opened & (is_test if tests else ~is_test)).subquery()
+        )
+        newest = select(ranked).where(ranked.c.of_one <= MOST_OF_ONE)
+        with self._of.journal.readers.connect() as connection:
+            rows = connection.execute(newest.order_by(ranked.c.of_one, ranked.c.id.desc()).limit(most)).all()
+        oldest = {row.device: row for row in rows}
+        more = {row.id: row.there - row.of_one for row in oldest.values() if row.there > row.of_one}
+        return self._incidents(table.id.in_([row.id for row in rows]), most, more)
 
     def incident(self, number: int) -> Incident | None:
         """The incident of that id."""
@@ -137,7 +159,7 @@ class Reception:
             raise KeyError(number)
         return incident
 
-    def _incidents(self, condition: Any, limit: int) -> list[Incident]:
+    def _incidents(self, condition: Any, limit: int, more: Mapping[int, int] | None = None) -> list[Incident]:
         table, journal, steps = schema.incidents.c, schema.journal.c, schema.steps.c
         with self._of.journal.readers.connect() as connection:
             rows = connection.execute(
@@ -150,9 +172,12 @@ class Reception:
             taken = connection.execute(
                 select(schema.steps).where(steps.incident.in_([row.id for row in rows])).order_by(steps.id)
             ).all()
-        return [self._incident(row, [step for step in taken if step.incident == row.id]) for row in rows]
+        steps_of: dict[int, list[Row[Any]]] = {row.id: [] for row in rows}
+        for step in taken:
+            steps_of[step.incident].append(step)
+        return [self._incident(row, steps_of[row.id], (more or {}).get(row.id, 0)) for row in rows]
 
-    def _incident(self, row: Row[Any], taken: Sequence[Row[Any]]) -> Incident:
+    def _incident(self, row: Row[Any], taken: Sequence[Row[Any]], more: int) -> Incident:
         place = self._of.registry.place_of(row.device)
         return Incident(
             id=row.id,
@@ -173,6 +198,7 @@ class Reception:
             ),
             outcome=Outcome(row.outcome) if row.outcome else None,
             vouched_by=self._voucher(row),
+            more=more,
         )
 
     def _voucher(self, row: Row[Any]) -> str:
@@ -245,6 +271,9 @@ class Reception:
             battery_mv=message.get(wire.BATTERY),
             on_mains=None if wire.SUPPLY not in message else message[wire.SUPPLY] == wire.ON_MAINS,
             rssi_dbm=message.get(wire.RSSI),
+            path=PATHS.get(message.get(wire.PATH, -1)),
+            spare=SPARES.get(message.get(wire.SPARE, -1)),
+            testing=TESTINGS.get(message.get(wire.TESTING, 0)),
             firmware=message.get(wire.FIRMWARE),
             uptime_ms=message.get(wire.UPTIME),
             pending=message.get(wire.PENDING),
@@ -369,6 +398,7 @@ class Reception:
         """The station's own state."""
         of = self._of
         counters = {**of.exchange.counters, "commits": of.journal.commits, "refused": of.refusals.total}
+        counters |= {"writes that failed for what they say": of.journal.unfit} if of.journal.unfit else {}
         return Health(
             station=self.station,
             role=self.role,

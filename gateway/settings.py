@@ -115,6 +115,7 @@ class Settings(Part):
     identity: Path = Path("identity")
     revoked: Path | None = None
     message_key: Path | None = None
+    release_key: Point | None = None  # headquarters': whose signature a firmware for the buttons must carry
     key_file: Path | None = None  # the passphrase of sealed keys
     broker: Broker = Broker()
     console: Console | None = Console()

@@ -53,6 +53,13 @@ def registrar(settings: Settings) -> Iterator[Registrar]:
 
 
 @contextmanager
+def rollouts(settings: Settings) -> Iterator[tuple[Journal, Registry]]:
+    """The journal and the registry of the station's database. A running station notices what is written there."""
+    with _opened(settings) as (journal, registry, _):
+        yield journal, registry
+
+
+@contextmanager
 def reader(settings: Settings) -> Iterator[Connection]:
     """A connection to the station's database for reading."""
     database.prepare(settings.store)

@@ -33,6 +33,7 @@ from gateway.reception import Reception
 from gateway.refusals import Refusals
 from gateway.registrar import Registrar
 from gateway.registry import Registry
+from gateway.rollout import Rollouts, store_of
 from gateway.settings import VERSION
 from gateway.standing import digest, standing
 from gateway.uplink import Uplink
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
 HEARTBEAT_TICKS = 10
+ROLLOUT_TICKS = 4
 SAVE_TICKS = 10
 STALLED_S = 5.0  # a commit that takes longer: the disk does not answer
 CHECKPOINT_TOLD_MS = 600_000
@@ -83,6 +85,8 @@ class Station:
         )
         self.registrar = Registrar(settings, self.journal, self.registry, self.exchange)
         self.exchange.confirm = self.registrar.confirm
+        self.rollouts = Rollouts(store_of(settings), self.journal, self.registry, self.exchange)
+        self.exchange.wanted = self.rollouts.wanted
         self.exchange.commands.certified = self.registrar.certified
         self.journal.on_trouble = self._storage_failed
         self.journal.on_recovered = self._storage_restored
@@ -215,6 +219,8 @@ class Station:
         self.exchange.returned(back)
         self.exchange.relieve()
         self.exchange.commands.expire(utc_ms())
+        if ticks % ROLLOUT_TICKS == 0 and self.settings.role == "hq" and self.journal.trouble is None:
+            self.rollouts.step(utc_ms())
         self._read_broker_refusals()
         if ticks % HEARTBEAT_TICKS == 0 and self.uplinks:
             self._beat()
@@ -255,7 +261,7 @@ class Station:
             watched = self.exchange.supervision.children.keys()
             gone = (self._watched | self.registry.children().keys()) - working.keys()
             if watched & gone:  # retired, or never heard in time; a site watches on whom its own registry lacks
-                self.exchange.supervision.forget(watched - gone)
+                self.exchange.forget(gone)
             self._watched = set(working)
         self.exchange.load_maintenance()
 

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 EX_SOFTWARE = 70  # of sysexits.h
 IDLE_MS = 1_000
+LOOK_MS = 10_000  # so often the journal is read for what this process didn't put there, or gave up waiting for
 SILENT_MS = 25_000  # a parent answers every heartbeat of the station's own
 PAGE = 200  # letters read from the journal at one go
 KEEPALIVE_S = 6  # a link that loses three packets in ten answers within this; 4 s ended it every minute or two
@@ -77,6 +78,7 @@ class Uplink:
         self._lock = threading.RLock()
         self._bell = threading.Event()  # there may be something to do
         self._stopping = False
+        self._looked_ms = 0
         self._passphrase = passphrase
         self._read_up_to = {wire.ALARM: 0, wire.EVENT: 0}  # the last entry of the journal that was taken into memory
         self._line = link.Line(
@@ -186,6 +188,9 @@ class Uplink:
     def turn(self, now_ms: int) -> int:
         """Sends what is due at `now_ms`, reads on in the journal; milliseconds until the next turn, if nothing rings."""
         with self._lock:
+            if now_ms - self._looked_ms >= LOOK_MS:
+                self._looked_ms = now_ms
+                self.begin()
             if self.connected:
                 self._send(self._outgoing.due(now_ms))
             at_ms = self._outgoing.next_ms(now_ms) if self.connected else None

@@ -15,9 +15,15 @@ CODES = {
     wire.COMMAND_DONE: "command_done",
     wire.COMMAND_FAILED: "command_failed",
     wire.FAULTED: "faulted",
+    wire.UPDATE_TRIAL: "update_trial",
     wire.STILL_PRESSED: "still_pressed",
     wire.CONTACT_CHATTERS: "contact_chatters",
     wire.CONTACT_STUCK: "contact_stuck",
+    wire.PATH_CHANGED: "path_changed",
+    wire.SPARE_LOST: "spare_lost",
+    wire.SPARE_BACK: "spare_back",
+    wire.TESTING_BEGUN: "testing_begun",
+    wire.TESTING_ENDED: "testing_ended",
     wire.CHILD_SILENT: "child_silent",
     wire.CHILD_BACK: "child_back",
     wire.BROKER_LOST: "broker_lost",
@@ -43,6 +49,7 @@ CODES = {
     wire.CHECKPOINT: "checkpoint",
     wire.REGISTRY_ENTRY: "registry_entry",
     wire.SITE_CHANGED: "site_changed",
+    wire.ROLLOUT: "rollout",
 }
 CAUSES = {wire.HOLD_UP: "hold_up", wire.DURESS: "duress", wire.MEDICAL: "medical", wire.TEST: "test"}
 HOWS = {wire.BOTH_CONTACTS: "both", wire.CONTACT_A: "contact_a", wire.CONTACT_B: "contact_b"}
@@ -53,6 +60,9 @@ LOOPS = {
     wire.LOOP_IS_SHORTED: "shorted",
     wire.LOOP_IS_FAULTY: "faulty",
 }
+PATHS = {wire.BY_CABLE: "cable", wire.BY_WIFI: "wifi"}
+SPARES = {wire.NO_SPARE: "none", wire.SPARE_READY: "ready", wire.SPARE_DEAD: "dead"}
+TESTINGS = {1: "granted", 2: "on"}
 STAGES = {
     State.RAISED: wire.AT_HQ,
     State.ACKNOWLEDGED: wire.ACKNOWLEDGED,

@@ -21,6 +21,7 @@ from provisioning.errors import SetupFault
 
 MAIN = "/main.py"
 FOLDER = "/firmware"
+SLOTS = "/state/slots"
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def sync(board: Board, files: Mapping[str, bytes], progress: Progress = nothing)
     main.py comes last, so that a board which never had one waits at its prompt until everything is there.
     """
     have = board.hashes(FOLDER) | board.hashes(MAIN) | board.hashes(MAIN + ".part")
+    have |= board.hashes(SLOTS)  # without this record the board starts what is sent here, not an update in a slot
     changed = [path for path, octets in files.items() if have.get(path) != hashlib.sha256(octets).hexdigest()]
     changed.sort(key=lambda path: (path == MAIN, path))
     stray = [path for path in have if path not in files]

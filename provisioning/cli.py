@@ -24,8 +24,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from gateway import keys
-from provisioning import bundle, durable, factory, images, lock, ports, selftest, sites, steps, vault
+from gateway import keys, releases
+from provisioning import bundle, durable, factory, images, lock, ports, release, selftest, sites, steps, vault
 from provisioning.authority import AuthorityFolder
 from provisioning.benchlog import BenchLog
 from provisioning.board import Board
@@ -460,6 +460,30 @@ def update(site: SiteId, port: PortPath = None, offline: Offline = False) -> Non
                 selftest.starts(console, screen, offline=offline)
         answer.update({"device": facts.identity, "sent": synced.sent, "removed": synced.removed})
         _log().append("update", facts.mac, device=facts.identity or "", sent=len(synced.sent))
+
+
+@app.command("release-key")
+def release_key(file: Annotated[Path, typer.Argument(help="Where to; keep it away from every station.")]) -> None:
+    """Make the key that firmware for updates over the air is signed with, and print what buttons and headquarters believe."""
+    with _told("release-key") as (screen, answer):
+        point = release.new_key(file)
+        answer["release_key"] = point.hex()
+        text = f"release_key = \"{point.hex()}\"  # in headquarters' settings, and under [hq] in the sites' files"
+        screen.console.print(text, soft_wrap=True, markup=False)
+
+
+@app.command("release")
+def make_release(
+    file: Annotated[Path, typer.Argument(help="Where to put it.")],
+    key: Annotated[Path, typer.Option(help="From `release-key`.")],
+) -> None:
+    """Make a release of this laptop's firmware for updates over the air, signed; `tocsin update take` takes it in."""
+    with _told("release") as (screen, answer):
+        octets = release.made(PROJECT, release.read_key(key))
+        file.write_bytes(octets)
+        found = releases.read(octets, keys.point(release.read_key(key).public_key()))
+        answer.update({"version": found.version, "boards": list(found.boards), "bytes": len(octets)})
+        screen.console.print(f"{found.version}, {len(octets)} bytes, for {', '.join(found.boards)}")
 
 
 @app.command("test")

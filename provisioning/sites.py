@@ -48,12 +48,16 @@ class Broker(Part):
 
 
 class Headquarters(Part):
-    """Headquarters' console and keys. id, message_key: None until headquarters was asked for them once."""
+    """Headquarters' console and keys. id, message_key: None until headquarters was asked for them once.
+
+    release_key: what a button believes updates of its firmware by; without it, it takes none over the air.
+    """
 
     url: Url
     ca: Path | None = None
     id: Id | None = None
     message_key: Point | None = None
+    release_key: Point | None = None
 
 
 class Entrance(Part):
@@ -118,7 +122,7 @@ class Site(Part):
                 f"The file of {self.id} has no id and message_key under [hq]: connect to headquarters once, "
                 "or copy both from there (`tocsin check` prints them)."
             )
-        return {
+        told = {
             "id": device_id,
             "board": self.board,
             "brokers": [[one.address, one.port, one.name] for one in self.brokers],
@@ -127,6 +131,7 @@ class Site(Part):
             "contacts": entrance.contacts,
             "signal": entrance.signal,
         }
+        return told | ({"release_key": self.hq.release_key} if self.hq.release_key else {})
 
 
 def home(given: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -226,6 +231,8 @@ def render(site: Site) -> str:
         "# Asked from headquarters at the first connection, and kept:",
         _optional("id", hq.id, "hq"),
         _optional("message_key", hq.message_key, "04…"),
+        "# From `tocsin provision release-key`: without it a button takes no firmware over the air.",
+        _optional("release_key", hq.release_key, "04…"),
         "",
         "# Stations that a button connects to, in the order in which it tries them. An address in digits works without a",
         "# name server. name: the station's id, which its certificate must be for.",

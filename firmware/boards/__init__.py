@@ -6,5 +6,5 @@ A board's module has a class Board(door, version) with SAMPLE_MS, version, reset
     flag() -> what wakes the watching task: set(), clear(), wait()    sample_with(call or None): every SAMPLE_MS
     light("off" | "green" | "amber" | "red")   sound(on)   feed()     tell(name, value, **more)
     async run(): what the board itself has to do, for ever
-    cable(on): switches Ethernet, on a board that has it
+    lan: Ethernet, a network.LAN; None on a board without
 """

@@ -26,9 +26,4 @@ class Board(chip.Board):
 
     def __init__(self, door, version: str) -> None:
         super().__init__(door, version)
-        self._lan = network.ethernet()
-
-    def cable(self, on: bool) -> None:
-        """Switches Ethernet: off while a Wi-Fi network must prove itself or stand in."""
-        if self._lan.active() != on:
-            self._lan.active(on)
+        self.lan = network.ethernet()

@@ -25,6 +25,15 @@ def _chip() -> tuple:
     return reset_cause(), WDT(timeout=_WATCHDOG_MS)
 
 
+def _lan():
+    """Ethernet, where a `network` is played around the process that has it; else None."""
+    try:
+        from network import LAN
+    except ImportError:
+        return None
+    return LAN()  # type: ignore[call-arg]  # the one that is played has one port
+
+
 class Board:
     """Readings from standard input."""
 
@@ -33,6 +42,7 @@ class Board:
     def __init__(self, door, version: str) -> None:
         self.version = version
         self.reset_cause, self._watchdog = _chip()
+        self.lan = _lan()
         self.tell = door.tell
         self._now = {"loop_a": 340, "loop_b": 610, "tamper": 340, "battery_mv": 4050, "mains": True}
         self._next = []  # lines that came while nothing was sampled: each is seen by one sample at least

@@ -103,7 +103,7 @@ def station(console: ConsoleNow, _: SignedIn) -> StationNow:
 
 @router.get("/incidents", tags=["incidents"])
 def open_incidents(console: ConsoleNow, _: SignedIn) -> list[Incident]:
-    """The open incidents, newest press first."""
+    """The open incidents, newest first."""
     return list(console.desk.open_incidents())
 
 

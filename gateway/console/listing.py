@@ -88,7 +88,7 @@ def troubled(children: Iterable[Child]) -> int:
 
 
 def urgent_first(incidents: Iterable[Incident]) -> list[Incident]:
-    """Alarms that nobody acknowledged first, tests last, otherwise in the order given (newest press first)."""
+    """Alarms that nobody acknowledged first, tests last, otherwise in the order given (newest first)."""
     return sorted(incidents, key=lambda incident: (incident.is_test, incident.state is not State.RAISED))
 
 

@@ -214,7 +214,7 @@ def test_timeline_of_an_alarm_tells_who_did_what(desk: StandInDesk, operator: Vi
 
 
 def test_buttons_show_trouble_first_and_what_is_not_known_as_a_dash(desk: StandInDesk, operator: Visitor) -> None:
-    good = button("good", GATE, rssi_dbm=None)
+    good = button("good", GATE, rssi_dbm=None, path="cable", spare="dead")
     bad = button(
         "bad", CARS, link=Link.TAMPERED, why="The enclosure is open.", tampered=True, battery_mv=3_300, rssi_dbm=-85
     )
@@ -226,6 +226,7 @@ def test_buttons_show_trouble_first_and_what_is_not_known_as_a_dash(desk: StandI
     )
     for told in ("The enclosure is open.", "OPEN", "3.3&nbsp;V", "weak", "cable", "Never heard", "Place not entered"):
         assert told in page
+    assert page.count("Its second path is dead") == 1
 
 
 def test_filter_finds_every_word_in_either_language(desk: StandInDesk, operator: Visitor) -> None:

@@ -132,7 +132,7 @@ class Peer:
         """A message on the receipt topic of `device`."""
         self._client.publish(f"tocsin/1/{device}/receipt", payload, 1)
 
-    def order(self, device: str, payload: bytes) -> None:
+    def command(self, device: str, payload: bytes) -> None:
         """A message on the command topic of `device`."""
         self._client.publish(f"tocsin/1/{device}/command", payload, 1)
 

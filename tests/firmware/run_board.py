@@ -99,10 +99,13 @@ module = __import__("firmware.boards." + NAME, None, None, ["Board"])
 pins = module.PINS
 board = module.Board(Module(tell=lambda *_, **__: None), "0.1.0")
 assert board.reset_cause == 3
-if hasattr(board, "cable"):
+if board.lan:
     assert {"mdc": 23, "mdio": 18, "power": 12, "phy_type": 0, "phy_addr": 0} == LAN.wires and LAN.on
-    board.cable(False)
-    assert not LAN.on
+    from firmware import paths
+
+    LAN.ifconfig = lambda self: (LAN.address, "255.255.255.0", "10.0.0.1", "10.0.0.1")
+    for LAN.address, known in (("0.0.0.0", None), ("10.0.0.7", "10.0.0.7")):
+        assert paths.address_of(board.lan) == known
 else:
     assert not hasattr(LAN, "wires")
 for rail_mv in (2900, 3300, 3400):

@@ -366,3 +366,13 @@ def test_what_a_technician_set_since_has_the_last_word(desk: Ordered, tmp_path: 
     desk.order(5, wire.CONFIGURE, detail=configuration.packed({"signal": "silent"}))
     again = Ordered(tmp_path / "state", signal="audible")
     assert again.button.settings.signal == "audible"
+
+
+def test_a_restart_whose_answer_could_not_be_kept_is_answered_and_not_done_again(desk: Ordered, tmp_path: Path) -> None:
+    desk.order(5, wire.REBOOT)
+    again = Ordered(tmp_path / "state")  # it could not answer at its start, so headquarters repeats the command
+    again.order(5, wire.REBOOT)
+    assert again.restarts == 0
+    assert [code for code, _ in again.answers()] == [wire.COMMAND_DONE]
+    again.order(6, wire.REBOOT)
+    assert again.restarts == 1

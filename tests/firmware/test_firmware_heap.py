@@ -104,7 +104,7 @@ def live(place: Place, button: Button, post: Post) -> dict[int, object]:
     button.until("loop", {"A": "cut"})
     button.set(loop_a=340)
     order = {wire.KIND: wire.COMMAND, wire.BOOT: 1, wire.SEQ: 1, wire.DEVICE: post.device, wire.CODE: wire.IDENTIFY}
-    place.peer.order(post.device, wire.seal(order, "hq", post.key))
+    place.peer.command(post.device, wire.seal(order, "hq", post.key))
     button.until("answer")
     place.way.cut()
     button.until("link", "down")

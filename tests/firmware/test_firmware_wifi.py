@@ -65,13 +65,20 @@ class Life:
     def step(self) -> None:
         self.now_ms += STEP_MS
         there = self.on in self.reaches and (self.on is None or self.radio() == JOINED)
-        if not there:
+        carried = not self.wired or self.wifi.on is None or self.wifi.on_trial or None not in self.reaches
+        if self.wired and not carried:  # the cable carries; the radio's network is looked at beside it
+            self.up_ms = (self.up_ms or self.now_ms) if there else None
+            self.proved_ms = self.now_ms if there else None
+        elif not there:
             self.up_ms = self.proved_ms = None
         elif self.up_ms is None:
             self.up_ms = self.now_ms
         elif not self.broker_only and self.now_ms - (self.proved_ms or self.up_ms) >= ANSWER_MS:
             self.proved_ms = self.now_ms
-        sight = Sight(self.now_ms, self.radio(), self.up_ms, self.proved_ms, self.quiet, self.urgent)
+        well = self.is_well if carried else True
+        sight = Sight(
+            self.now_ms, self.radio(), self.up_ms, self.proved_ms, self.quiet, self.urgent, carried=carried, well=well
+        )
         action = self.wifi.step(sight)
         if action is None:
             return
@@ -262,32 +269,54 @@ def test_a_session_that_came_another_way_proves_nothing(tmp_path: Path) -> None:
     )
 
 
-def test_the_cable_comes_first_and_is_taken_again(tmp_path: Path) -> None:
-    life = Life(tmp_path / "state", [OLD], wired=True)
-    life.reaches = {None, OLD}
-    life.live(600)
-    assert life.acts == [("leave",)]
-    life.reaches = {OLD}
-    life.step()
-    took_s = life.until(lambda: life.is_well, 45)
-    assert life.on == OLD
-    assert took_s > 19
-    life.reaches = {None, OLD}
-    life.until(lambda: life.on is None, 700)
+def test_beside_a_cable_the_radio_is_joined_all_the_time_and_another_network_taken_when_nothing_answers(
+    tmp_path: Path,
+) -> None:
+    life = Life(tmp_path / "state", [OLD, OTHER], wired=True)
+    life.reaches, life.joins = {None, OLD}, {OTHER}
+    life.live(86_400)
+    assert life.acts == [("join", *OLD)]
+    life.reaches, life.joins = {None, OTHER}, {OLD}
+    life.until(lambda: life.on == OTHER, 45)
+    life.reaches = {OTHER}
     life.live(3600)
-    assert life.on is None
+    assert life.on == OTHER
 
 
-def test_a_network_is_tried_with_the_cable_off_and_then_the_cable_is_back(tmp_path: Path) -> None:
-    life = Life(tmp_path / "state", [], wired=True)
-    life.reaches = {None, NEW}
+@pytest.mark.parametrize("told", [[], [OLD]])
+def test_a_network_is_tried_with_the_session_off_the_cable_and_stays_as_the_spare_path(
+    tmp_path: Path, told: list[tuple[str, str]]
+) -> None:
+    life = Life(tmp_path / "state", told, wired=True)
+    life.reaches = {None, NEW, *told}
     life.until(lambda: life.is_well, 15)
     life.known.put_on_trial(NEW, (4, 7))
-    life.until(lambda: life.answers, 30)
+    life.until(lambda: life.wifi.on_trial, 1)
+    while not life.answers:
+        assert life.wifi.on_trial, "the session goes over the network until headquarters has answered over it"
+        assert life.now_ms < 60_000
+        life.step()
     assert life.answers[0][0]
     life.step()
-    assert life.on is None
+    assert not life.wifi.on_trial
+    assert life.on == NEW
     assert life.known.networks == [NEW]
+
+
+def test_beside_a_cable_an_answer_over_the_cable_proves_no_network(tmp_path: Path) -> None:
+    life = Life(tmp_path / "state", [OLD], wired=True)
+    life.reaches, life.joins = {None, OLD}, {NEW}
+    life.until(lambda: life.is_well, 15)
+    life.known.put_on_trial(NEW, (4, 7))
+    life.until(lambda: life.answers, 60)
+    assert life.answers == [
+        (
+            False,
+            (4, 7),
+            "Consulate: headquarters did not answer over it within 45 s; it is back on the cable and keeps both",
+        )
+    ]
+    assert life.known.networks == [OLD]
 
 
 def test_while_headquarters_is_away_the_way_to_the_gateway_is_not_left_with_an_alarm(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ SLACK_S = 3.0  # of a busy machine
 STALL_MS = 2000  # ten buttons at once on two cores
 SEED = random.randrange(2**32)
 PROMISES = ("at_gateway", "at_hq", "acknowledged", "responding")
-LIES = 6000
+LIES = 4000
 LIES_OVER_TLS = 30
 
 # What happens on the way: (to the button, from the button), and how the session says it.

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from demo.process import Process, wait_until
 from demo.world import HQ, PROJECT, SITE, World, free_ports
+from firmware import wire
 from gateway import keys
 from gateway.registry import password_hash
 from tests.faults.test_faults_links import Line
@@ -156,6 +157,22 @@ def test_a_press_is_at_both_agencies_and_one_that_was_away_gets_each_once(world:
 
     wait_until(all_receipted, 30, "both agencies' receipts for everything")
     wait_until(lambda: button.light == "rest", 20, "the light at rest: closed by headquarters")
+
+
+def test_what_is_changed_beside_the_running_station_reaches_its_parents(world: Alliance) -> None:
+    world.tocsin("maintenance", "--config", f"{HQ}.toml", GATE, "--for", "2h")
+
+    def know_it(agency: str) -> bool:
+        database = world.database(agency)
+        try:
+            rows = database.execute("SELECT envelope FROM journal WHERE kind = 2 AND source = 'hq'").fetchall()
+        finally:
+            database.close()
+        return any(wire.unseal(row[0]).message[wire.CODE] == wire.MAINTENANCE for row in rows)
+
+    for name in AGENCIES:
+        wait_until(lambda name=name: know_it(name), 40, f"the maintenance at {name}")
+    world.tocsin("maintenance", "--config", f"{HQ}.toml", GATE, "--end")
 
 
 def test_an_agency_says_who_vouches_and_moves_nothing_at_headquarters(world: Alliance) -> None:

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import threading
 import time
+from random import Random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import MagicMock
 
 import pytest
+from sqlalchemy import BigInteger, bindparam, select
 
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire
+from gateway.commands import ANSWERS
 from gateway.exchange import Exchange, Report
 from gateway.ingest import Arrival
-from gateway.journal import Journal, Trouble
+from gateway.journal import STUCK_S, Journal, Trouble
 from gateway.notice import NoticeBoard
 from gateway.reception import _told
+from gateway.reception import Reception
 from gateway.refusals import Refusals
 from gateway.registry import Registry
 from gateway.settings import load
 from gateway.station import Station
 from gateway.supervision import Silence
 from gateway.uplink import Uplink
+from gateway.vocabulary import CODES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -225,8 +230,82 @@ def test_headquarters_that_can_keep_no_press_tells_no_button_that_all_is_well(
     beat(2)
     assert len(sent) == 1
     exchange._journal.trouble = None
+    hanging, told = threading.Event(), threading.Event()
+    exchange._journal.later(lambda _: told.set() or hanging.wait(10))  # a disk that does not answer, and fails neither
+    assert told.wait(5)
+    wait_until(lambda: exchange._journal.waiting_s > STUCK_S, 10, "the writing hangs")
     beat(3)
+    assert len(sent) == 1
+    hanging.set()
+    wait_until(lambda: exchange._journal.waiting_s == 0, 5, "it goes on")
+    beat(4)
     assert len(sent) == 2
+
+
+def anything(random: Random, depth: int = 3) -> Any:
+    """A value that the wire can carry, of those that are seldom thought of."""
+    numbers = (0, 1, -1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63, 2**64 - 1, -(2**63) - 1, -(2**64))
+    plain = (None, True, False, "", "x", "a\0b", "=1+1", "آ" * 40, b"", b"\0\xff", random.choice(numbers))
+    if not depth or random.random() < 0.4:
+        return random.choice(plain)
+    if random.random() < 0.3:
+        return [anything(random, depth - 1) for _ in range(random.randrange(4))]
+    return {key: anything(random, depth - 1) for key in random.sample(range(16), random.randrange(6))}
+
+
+def test_nothing_that_an_event_says_stops_headquarters(
+    headquarters: tuple[Exchange, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, _ = headquarters
+    monkeypatch.setattr(Journal, "_give_up", lambda _, error: ended.append(error))
+    ended: list[BaseException] = []
+    exchange._registry.is_station.side_effect = lambda child: child == "gw1"  # type: ignore[attr-defined]
+    answer = {wire.ANSWER_BOOT: 2**63, wire.ANSWER_SEQ: 1, wire.ANSWER_TEXT: "x"}
+    details: list[tuple[int, Any]] = [(code, answer) for code in ANSWERS]
+    details += [(code, {**answer, wire.ANSWER_BOOT: boot}) for code in ANSWERS for boot in (True, -1, 2**32, "1")]
+    seed = 20261125
+    random = Random(seed)
+    details += [(code, anything(random)) for code in CODES for _ in range(15)]
+    done: list[None] = []
+    for seq, (code, detail) in enumerate(details):
+        child = "gw1" if code >= wire.CHILD_SILENT else "b1"
+        message = {wire.KIND: wire.EVENT, wire.BOOT: 1, wire.SEQ: seq, wire.AGE: random.choice((0, 2**53 - 1))}
+        message |= {wire.CODE: code, wire.SUBJECT: random.choice(("", "b1", "a\0b")), wire.DETAIL: detail}
+        exchange.arrived(f"tocsin/1/{child}/event", wire.seal(message, child, bytes(32)), lambda: done.append(None))
+    wait_until(lambda: len(done) == len(details) or ended, 60, f"each is dealt with, seed {seed}")
+    assert not ended
+    with exchange._journal.readers.connect() as connection:
+        kept = connection.exec_driver_sql("SELECT count(*) FROM journal WHERE source IN ('b1', 'gw1')").scalar_one()
+    assert kept == len(details) - exchange._refusals.total
+    assert exchange._journal.unfit == 0
+    station: Any = SimpleNamespace(journal=exchange._journal, registry=SimpleNamespace(children=dict))
+    listed = Reception(station).happenings(limit=1000)
+    assert len(listed) > kept / 2  # all but those that are the journal's own
+
+
+def test_an_event_whose_consequence_no_database_takes_is_journaled_all_the_same(
+    headquarters: tuple[Exchange, list[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, sent = headquarters
+    monkeypatch.setattr(Journal, "_give_up", lambda _, error: ended.append(error))
+    ended: list[BaseException] = []
+    too_much = select(bindparam("many", 2**70, BigInteger))
+    monkeypatch.setattr(exchange.commands, "answered", lambda connection, *_: connection.execute(too_much))
+    done: list[None] = []
+
+    def send(seq: int) -> None:
+        message = {wire.KIND: wire.EVENT, wire.BOOT: 1, wire.SEQ: seq, wire.AGE: 5, wire.CODE: wire.COMMAND_DONE}
+        exchange.arrived("tocsin/1/b1/event", wire.seal(message, "b1", bytes(32)), lambda: done.append(None))
+
+    send(1)
+    wait_until(lambda: sent or ended, 10, "it is receipted")
+    assert (len(done), exchange._refusals.total, ended) == (1, 0, [])
+    monkeypatch.setattr(Journal, "keep_bare", lambda *_: int("much"))
+    send(2)
+    wait_until(lambda: len(done) == 2 or ended, 10, "the broker may forget what can't be kept")
+    assert not ended
+    assert "can't be journaled" in exchange._refusals.newest()[0].why
+    assert len(sent) == 1, "nobody is told that it is here"
 
 
 def test_nobody_above_headquarters_says_whose_silence_is_no_event(headquarters: tuple[Exchange, list[Any]]) -> None:

@@ -7,23 +7,26 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import BigInteger, Text, bindparam, select
 
 from demo.process import wait_until
 from firmware import wire
-from gateway import chain, schema
+from gateway import chain, keeping, schema
 from gateway.desk import Place, State, StepRefusedError
 from gateway.journal import FULL, Entry, Journal, Kept, Trouble
-from gateway.reception import MOST_TESTS, Reception
+from gateway.reception import MOST_ALARMS, MOST_OF_ONE, MOST_TESTS, Reception
 from tests.parts import PROJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
 
 def entry(seq: int, *, age: int = 5, cause: int = wire.HOLD_UP) -> Entry:
@@ -191,10 +194,22 @@ def test_forgotten_tests_push_no_alarm_off_the_list(journal: Journal) -> None:
     station: Any = SimpleNamespace(journal=journal, settings=settings, registry=registry)
     first = kept(journal, entry(1)).id
     for seq in range(2, MOST_TESTS + 12):
-        kept(journal, entry(seq, cause=wire.TEST))
+        kept(journal, replace(entry(seq, cause=wire.TEST), source=f"b{seq % 3}"))
     opened = Reception(station).open_incidents()
     assert [incident.id for incident in opened if not incident.is_test] == [first]
     assert len(opened) == 1 + MOST_TESTS
+
+
+def test_a_button_that_presses_for_ever_pushes_nobody_elses_alarm_off_the_list(journal: Journal) -> None:
+    settings = SimpleNamespace(station="hq", role="hq")
+    place = Place("b", "b", "", "", "", "")
+    registry = SimpleNamespace(sites=dict, place_of=lambda _: place, children=dict)
+    station: Any = SimpleNamespace(journal=journal, settings=settings, registry=registry)
+    others = [kept(journal, replace(entry(1), source=f"b{number}")).id for number in (2, 3)]
+    flood = [kept(journal, entry(seq)).id for seq in range(1, MOST_ALARMS + 50)]
+    opened = Reception(station).open_incidents()
+    assert [incident.id for incident in opened] == [*reversed(flood[-MOST_OF_ONE:]), *reversed(others)]
+    assert [incident.more for incident in opened] == [0] * (MOST_OF_ONE - 1) + [len(flood) - MOST_OF_ONE, 0, 0]
 
 
 def test_a_station_whose_journal_fails_in_any_way_ends_loudly(store: Path | str) -> None:
@@ -202,14 +217,79 @@ def test_a_station_whose_journal_fails_in_any_way_ends_loudly(store: Path | str)
         """
         import sys, time
         from pathlib import Path
-        from sqlalchemy import BigInteger, bindparam, select
         from gateway.journal import Journal
         journal = Journal(sys.argv[1] if ":" in sys.argv[1] else Path(sys.argv[1]), [])
         journal.start()
-        journal.later(lambda connection: connection.execute(select(bindparam("many", 2**70, BigInteger))).all())
+        journal.later(lambda connection: connection.exec_driver_sql("DELETE FROM nowhere"))
         time.sleep(20)
         """
     )
     ended = subprocess.run([sys.executable, "-c", script, str(store)], cwd=PROJECT, capture_output=True, timeout=30)
     assert ended.returncode == 74
-    assert b"OverflowError" in ended.stderr or b"out of range" in ended.stderr
+    assert b"nowhere" in ended.stderr
+
+
+UNFIT: dict[str, Callable[[Connection], object]] = {
+    "a number that is too great": lambda connection: connection.execute(select(bindparam("many", 2**70, BigInteger))),
+    "a text that is none": lambda connection: connection.execute(select(bindparam("text", "\ud800", Text))),
+    "a value of another type": lambda _: int("much"),
+    "what can't be on the wire": lambda _: wire.encode(0.5),
+}
+
+
+@pytest.mark.parametrize("what", list(UNFIT))
+def test_a_write_that_no_database_takes_fails_alone(
+    what: str, store: Path | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "_give_up", lambda _, error: ended.append(error))
+    ended: list[BaseException] = []
+    told: list[Any] = []
+    journal = Journal(store, ["hq"])
+
+    def half(connection: Connection) -> object:
+        journal.keep(connection, entry(50))
+        return UNFIT[what](connection)
+
+    for seq in (1, 2):
+        journal.put(entry(seq), told.append)
+    journal.later(half, told.append, alarm=True, failed=lambda error: told.append(str(error)))
+    journal.later(
+        lambda connection: UNFIT[what](connection) and journal.keep(connection, entry(3)),
+        told.append,
+        alarm=True,
+        instead=lambda connection: journal.keep_bare(connection, entry(3)),
+    )
+    journal.put(entry(4), told.append)
+    journal.start()
+    wait_until(lambda: len(told) == 5 or ended, 20, "each is told")
+    assert not ended
+    assert [one.id for one in told if isinstance(one, Kept)] == [1, 2, 3, 4]
+    assert len([one for one in told if isinstance(one, str)]) == 1
+    assert journal.unfit == 2
+    assert count(journal, "journal") == count(journal, "incidents") == count(journal, "deliveries") == 4
+    with pytest.raises(Exception, match="."):
+        journal.now(half)
+    journal.stop()
+    assert keeping.verify(store, "hq", [], [], lambda _: None).findings == []
+
+
+def test_an_alarm_is_kept_verbatim_whatever_follows_from_it_can_be_written(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "_give_up", lambda _, error: ended.append(error))
+    monkeypatch.setattr(Journal, "_owe", lambda *_: int("much"))
+    ended: list[BaseException] = []
+    told: list[Kept] = []
+    one = entry(1)
+    journal.later(
+        lambda connection: journal.keep(connection, one),
+        told.append,
+        alarm=True,
+        instead=lambda connection: journal.keep_bare(connection, one),
+    )
+    wait_until(lambda: told or ended, 10, "it is kept")
+    assert not ended
+    assert told[0].fresh
+    with journal.readers.connect() as connection:
+        assert bytes(connection.exec_driver_sql("SELECT envelope FROM journal").scalar_one()) == one.envelope
+    assert (count(journal, "incidents"), count(journal, "deliveries")) == (1, 0), "operators see it"

@@ -14,7 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from cryptography.hazmat.primitives.serialization import Encoding
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, insert, select, update
 from typer.testing import CliRunner
 
 from demo.world import HQ, SITE, World
@@ -258,7 +258,11 @@ def test_old_closed_and_delivered_entries_go_and_what_is_left_verifies_and_rebui
     lived.settings.checkpoints.unlink()
     undelivered = min(row["entry"] for row in lived.rows(schema.deliveries))
     assert lived.run("retain", "--days", "30").output == f"{undelivered - 1} entries deleted\n"
+    entries = {row["entry"]: row["kind"] for row in lived.rows(schema.deliveries)}
+    stranger = [{"parent": "dissolved", "entry": entry, "kind": kind} for entry, kind in entries.items()]
     lived.do(lambda connection: connection.execute(update(schema.deliveries).values(stage=2)))
+    # A parent that was taken out of the settings holds nothing back.
+    lived.do(lambda connection: connection.execute(insert(schema.deliveries), stranger))
     open_ones = [row["id"] for row in lived.rows(schema.incidents) if row["state"] != "closed"]
     assert min(open_ones) > undelivered
     assert lived.run("retain", "--days", "30").output == f"{min(open_ones) - undelivered} entries deleted\n"

@@ -58,7 +58,7 @@ def test_fifty_that_came_together_drift_apart() -> None:
     "change",
     [
         {"boot": 2}, {"loop": 2}, {"tamper": 1}, {"storage": 1}, {"supply": 0}, {"pending": 1}, {"shown": [[1, 1, 2]]},
-        {"refused": 1}, {"firmware": "2"}, {"battery": 3900}, {"afresh": True},
+        {"refused": 1}, {"path": 2}, {"spare": 2}, {"firmware": "2"}, {"battery": 3900}, {"afresh": True},
     ],
 )  # fmt: skip
 def test_what_matters_goes_up_at_once(change: dict[str, Any]) -> None:

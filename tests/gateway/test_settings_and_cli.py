@@ -96,6 +96,9 @@ def test_the_brokers_log_is_read_for_who_and_why() -> None:
     assert watch.line("OpenSSL Error[0]: error:0A0000C7:SSL routines::peer did not return a certificate")
     assert not watch.line("Client <unknown> disconnected: Protocol error.")
     assert watch.line("Client connection from 10.0.0.8 failed: error:0A000086:SSL routines::certificate verify failed.")
+    assert not watch.line(
+        "Client connection from 10.0.0.7 failed: error:0A000126:SSL routines::unexpected eof while reading."
+    )
     assert watch.line("Denied PUBLISH from b2 (d0, q1, r0, m1, 'tocsin/1/b1/alarm', ... (63 bytes))")
     assert watch.line("Client b2 disconnected due to oversize packet.")
     assert not watch.line("Client b2 disconnected.")

@@ -11,15 +11,16 @@ import subprocess
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from typer.testing import CliRunner
 
 from gateway import keyfile, keys
-from provisioning import durable
+from provisioning import cli, durable
 from provisioning.authority import AuthorityFolder
 from provisioning.errors import AuthorityFault, SetupFault
 from provisioning.pki import Identity
@@ -335,3 +336,34 @@ def test_a_successor_needs_a_name_of_its_own(authority: AuthorityFolder) -> None
     with pytest.raises(AuthorityFault, match="choose another name"):
         authority.rotate("Tocsin Karachi")
     assert not (authority.path / "2").exists()
+
+
+def test_a_stations_certificate_is_renewed_from_a_shell_for_its_own_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOCSIN_VAULT", "file")
+    monkeypatch.setenv("TOCSIN_PASSPHRASE", PASSPHRASE)
+
+    def run(*words: str, says: str = "") -> tuple[int, dict[str, Any]]:
+        told = CliRunner().invoke(cli.app, ["--home", str(tmp_path / "home"), "--json", "ca", *words], input=says)
+        return told.exit_code, json.loads(told.stdout)
+
+    assert run("init", says=f"{PASSPHRASE}\n")[0] == 0
+    for name in ("gw-clifton", "gw-other"):
+        assert run("issue", name, "--to", str(tmp_path / name))[0] == 0
+    old, new = tmp_path / "gw-clifton" / "cert.pem", tmp_path / "new.pem"
+    code, answer = run("renew", "gw-clifton", "--from", str(old), "--to", str(new))
+    assert code == 0, answer
+    before, after = keys.certificate(old), keys.certificate(new)
+    assert (after.subject, after.public_key()) == (before.subject, before.public_key())
+    assert after.serial_number != before.serial_number
+    assert f"{after.not_valid_after_utc:%Y-%m-%d}" == answer["until"]
+    after.verify_directly_issued_by(keys.certificate(tmp_path / "home" / "authority" / "ca.pem"))
+    new.unlink()
+    for given, says in (
+        (tmp_path / "gw-other" / "cert.pem", "give the station's own"),
+        (new, "give the station's present"),
+    ):
+        code, answer = run("renew", "gw-clifton", "--from", str(given), "--to", str(new))
+        assert (code != 0, says in answer["error"]["text"]) == (True, True), answer
+        assert not new.exists()

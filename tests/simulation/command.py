@@ -26,11 +26,15 @@ def _module(package: str, name: str) -> Any:
     return importlib.import_module(f"{package}.{name}")
 
 
-def chunk(package: str, first: int, count: int) -> tuple[int, int, list[Result]]:
-    """Runs some schedules; how many, how many presses were latched, and those that ended in a violation."""
+def _prepare() -> None:
     logging.disable(logging.CRITICAL)
     gc.freeze()
-    gc.set_threshold(100_000, 20, 50)  # worlds are full of circles, and short-lived
+    gc.disable()  # each schedule begins with a collection of what the one before left
+
+
+def chunk(package: str, first: int, count: int) -> tuple[int, int, list[Result]]:
+    """Runs some schedules; how many, how many presses were latched, and those that ended in a violation."""
+    _prepare()
     schedules = _module(package, "schedules")
     presses, bad = 0, []
     for seed in range(first, first + count):
@@ -43,7 +47,7 @@ def chunk(package: str, first: int, count: int) -> tuple[int, int, list[Result]]
 
 def find(package: str, number: int) -> Result | None:
     """Looks for a planted bug."""
-    logging.disable(logging.CRITICAL)
+    _prepare()
     planted = _module(package, "planted")
     found: Result | None = planted.caught(planted.PLANTED[number])
     return found

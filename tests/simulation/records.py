@@ -111,9 +111,13 @@ class Journal:
         alarm: bool = False,
         failed: Callable[[Exception], None] = lambda _: None,
         key: object = None,
+        instead: Callable[[Any], Any] | None = None,
         entry: Entry | None = None,
     ) -> None:
-        """Does `work` in the next transaction. key: of equal ones that wait only the last is done."""
+        """Does `work` in the next transaction. key: of equal ones that wait only the last is done.
+
+        failed, instead: never needed, since whatever is said has a place here.
+        """
         known = self._keyed.get(key) if key is not None else None
         if known is not None:
             known.work, known.done = work, done

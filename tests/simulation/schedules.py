@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -423,6 +424,7 @@ def real_of(seed: int) -> bool:
 
 def run(seed: int, *, kind: str = "", tracing: bool = False) -> Result:
     """One schedule, from its number. The same number is the same schedule, to the letter. kind: if not the number's own."""
+    gc.collect(0)  # the world before this one is full of circles, all of it young; else a process grows to a gigabyte
     engine = Engine(seed, tracing=tracing)
     kind = kind or kind_of(seed)
     result = Result(seed, kind)

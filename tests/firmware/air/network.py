@@ -1,8 +1,10 @@
 """A stand-in for MicroPython's `network` on an ESP32, for one station: what is on the air is in ./air.json.
 
-    {"Consulate": {"password": "…", "rssi": -61}}
+    {"Consulate": {"password": "…", "rssi": -61}, "cable": true}
 
-It carries nothing: sockets go their own way, whether it is joined or not. Like the real one it says CONNECTING as long
+"cable" only for a board that has Ethernet: whether the interface has its address.
+
+It carries nothing: sockets go their own way, whether it is joined or not, unless they are bound to an address. Like the real one it says CONNECTING as long
 as it may try again, and only then why it failed.
 """
 
@@ -14,6 +16,22 @@ STA_IF = 0
 _IDLE, _CONNECTING, _GOT_IP = 1000, 1001, 1010
 _UNKNOWN, _WRONG = 201, 210
 _JOIN_MS = 300
+
+
+def _air():
+    with open("air.json") as file:
+        return json.load(file)
+
+
+def _configuration(address):
+    return address, "255.0.0.0", "127.0.0.1", "127.0.0.1"
+
+
+if "cable" in _air():
+
+    class LAN:
+        def ifconfig(self):
+            return _configuration("127.0.0.2" if _air()["cable"] else "0.0.0.0")
 
 
 class WLAN:
@@ -43,14 +61,16 @@ class WLAN:
             raise OSError("Wifi Not Started")
         self._wanted = None
 
+    def ifconfig(self):
+        return _configuration("127.0.0.3" if self.isconnected() else "0.0.0.0")
+
     def isconnected(self):
         return self.status() == _GOT_IP
 
     def status(self, what=None):
         if not self._active or self._wanted is None:
             return _IDLE
-        with open("air.json") as file:
-            air = json.load(file)
+        air = _air()
         name, password = self._wanted
         if what == "rssi":
             return air[name]["rssi"]
