@@ -105,6 +105,20 @@ def test_nothing_more_is_read_while_it_is_full(pair: tuple[Wide, ssl.SSLSocket])
     assert pieces(station, 3, 1) == b"one"
 
 
+def test_its_thread_is_woken_for_every_packet_that_comes_after_a_flush(
+    pair: tuple[Wide, ssl.SSLSocket], tmp_path: Path
+) -> None:
+    station, broker = pair
+    client = link.client("gw", "gw", tmp_path, keepalive_s=10, keep_session=True)
+    client._sock = station
+    for _ in range(3):
+        client.publish("topic", b"octets", 1)
+        assert select.select([client._rung], [], [], 0)[0], "it would sleep on for a second"
+        client._rung.recv(100)
+        client.loop_write()
+        assert broker.recv(1_000)
+
+
 def test_a_client_that_never_reached_anybody_ends_when_told(tmp_path: Path) -> None:
     Authority.create().issue("gw").write_pem(tmp_path)
     client = link.client("gw", "gw", tmp_path, keepalive_s=10, keep_session=True)
