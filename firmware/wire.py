@@ -11,9 +11,10 @@ import hashlib
 
 try:
     # CPython: stations judge thousands of messages a second
+    from functools import lru_cache  # type: ignore[import-not-found,unused-ignore]
     from hmac import compare_digest, digest  # type: ignore[import-not-found,unused-ignore]
 except ImportError:
-    digest = None
+    digest = lru_cache = None
 
 MAX_ENVELOPE = 1024  # bytes of a child's envelope
 MAX_FRAME = 2048  # bytes of a frame: an envelope, its hops and the frame's own header
@@ -480,6 +481,10 @@ def unseal(octets, longest: int = MAX_FRAME) -> Envelope:
         raise WireError("something follows the message")
     if len(tag) != 32:
         raise WireError("the MAC is not 32 bytes long")
+    return Envelope(_kid_of(protected), message_of(payload), protected, payload, tag)
+
+
+def _kid_of(protected: bytes) -> str:
     header = decode(protected)
     if not isinstance(header, dict) or len(header) != 2 or header.get(1) != _HMAC_256:
         raise WireError("the protected header is not {1: 5, 4: kid}")
@@ -489,7 +494,12 @@ def unseal(octets, longest: int = MAX_FRAME) -> Envelope:
     name = _text(kid, "the kid")
     if not is_id(name):
         raise WireError("the kid is not an id")
-    return Envelope(name, message_of(payload), protected, payload, tag)
+    return name
+
+
+if lru_cache is not None:  # the same few senders again and again
+    _kid_of = lru_cache(4096)(_kid_of)
+    _protected = lru_cache(64)(_protected)
 
 
 def message_of(payload: bytes) -> dict:

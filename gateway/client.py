@@ -13,11 +13,14 @@ import ssl
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 RECORD = 16_384  # bytes: TLS has none that is longer (RFC 8446 section 5.1)
 AT_ONCE = 200  # packets read before what they led to is written
@@ -32,10 +35,13 @@ class Wide(ssl.SSLSocket):
     _came = b""
     _at = 0
     _unsent: bytearray | None = None
+    full: Callable[[], bool] | None = None  # whether nothing more is to be read for now
 
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         """At most `buflen` bytes; b"" at the end of the connection. Raises as ssl.SSLSocket.recv."""
         if self._at == len(self._came):
+            if self.full is not None and self.full():
+                raise ssl.SSLWantReadError
             self._came, self._at = super().recv(RECORD, flags), 0
         piece = self._came[self._at : self._at + buflen]
         self._at += len(piece)
@@ -73,7 +79,8 @@ class Wide(ssl.SSLSocket):
 class Client(mqtt.Client):
     """A client whose certificate may be renewed, and whose thread tells when it last came round.
 
-    beat_ms: monotonic milliseconds. trust: what its connections are made with; their sockets are Wide.
+    beat_ms: monotonic milliseconds. trust: what its connections are made with; their sockets are Wide. full(): whether
+    what came last is still to be dealt with, so that nothing more is read until something was sent.
     """
 
     beat_ms = 0
@@ -85,6 +92,7 @@ class Client(mqtt.Client):
         trust.sslsocket_class = Wide
         self.trust = trust
         self.tls_set_context(trust)
+        self.full: Callable[[], bool] = lambda: False
         self._reconnects = reconnect
         self._left = False
         self._until = 0.0
@@ -159,14 +167,17 @@ class Client(mqtt.Client):
     def _is_over(self) -> bool:
         if self.socket() is None:
             return self._left or self._stopping.is_set()
-        return self._stopping.is_set() and (not self.want_write() or time.monotonic() > self._until)
+        return self._stopping.is_set() and (not self._has_more() or time.monotonic() > self._until)
 
     def _turn(self) -> None:
         """Waits until there is something to do, and does it."""
         sock: Any = self.socket()
+        sock.full = self.full  # paho may read more in one go than it should
+        reads = not self.full()
         try:
-            wait_s = 0.0 if sock.pending() else TURN_S
-            ready = select.select([sock, self._rung], [sock] if self.want_write() else [], [], wait_s)
+            wait_s = 0.0 if reads and sock.pending() else TURN_S
+            heard = [self._rung, sock] if reads else [self._rung]
+            ready = select.select(heard, [sock] if self._has_more() else [], [], wait_s)
         except (OSError, ValueError, AttributeError):  # it was closed
             self.loop_read()
             return
@@ -174,7 +185,7 @@ class Client(mqtt.Client):
             self._rung.recv(RECORD)
         if (sock in ready[0] or not wait_s) and self.loop_read():
             return
-        if self.want_write() and self.loop_write():
+        if self._has_more() and self.loop_write():
             return
         self.loop_misc()
 
@@ -183,14 +194,14 @@ class Client(mqtt.Client):
         result = super().loop_read(max_packets)
         for _ in range(AT_ONCE):
             sock: Any = self.socket()
-            if result or sock is None or not sock.pending():
+            if result or sock is None or not sock.pending() or self.full():
                 break
             result = super().loop_read(max_packets)
         return result
 
-    def want_write(self) -> bool:
-        """Whether anything waits to be written."""
-        return super().want_write() or getattr(self.socket(), "unsent", False)
+    def _has_more(self) -> bool:
+        # Not as `want_write`: by that paho decides whether it rings for the next packet, and it asks before the flush.
+        return self.want_write() or getattr(self.socket(), "unsent", False)
 
     def loop_write(self) -> MQTTErrorCode:
         """Writes what waits, as far as the network takes it."""

@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 TOGETHER = 25  # events written at one go: an alarm waits for no more
+FULL = 200  # alarms
 EX_IOERR = 74
 RETRY_S = 1.0  # in trouble
 STUCK_S = 1.0  # a write that waits for longer
@@ -195,6 +196,14 @@ class Journal:
     def backlog(self) -> int:
         """Writes that wait."""
         return len(self._alarms) + len(self._others)
+
+    @property
+    def full(self) -> bool:
+        """Whether so many alarms wait that more of them would only wait here rather than at the broker."""
+        if len(self._alarms) <= FULL or self.trouble is not None:
+            return False
+        began = self._in_hand  # others may wait for long behind alarms: that is no reason to read more of these
+        return began is None or time.monotonic() - began < STUCK_S
 
     @property
     def waiting_s(self) -> float:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ from sqlalchemy import BigInteger, Text, bindparam, select
 
 from demo.process import wait_until
 from firmware import wire
-from gateway import keeping
+from gateway import chain, keeping, schema
 from gateway.desk import Place, State, StepRefusedError
-from gateway.journal import Entry, Journal, Kept
+from gateway.journal import FULL, Entry, Journal, Kept, Trouble
 from gateway.reception import MOST_ALARMS, MOST_OF_ONE, MOST_TESTS, Reception
 from tests.parts import PROJECT
 
@@ -77,6 +78,51 @@ def test_many_that_wait_are_committed_together(store: Path | str) -> None:
     wait_until(lambda: len(done) == 300, 10, "every commit")
     assert journal.commits < 10
     journal.stop()
+
+
+def test_what_is_written_together_is_what_would_be_written_one_by_one(store: Path | str) -> None:
+    """Fresh ones alone, and with a repeat and a conflict among them, of an earlier transaction and of this one."""
+    journal = Journal(store, ["hq", "city"])
+    done: list[Kept] = []
+    for seq in range(10):
+        journal.put(entry(seq), done.append)
+    journal.start()
+    wait_until(lambda: len(done) == 10, 10, "the first commit")
+    assert [one.id for one in done] == list(range(1, 11))
+    ready = threading.Event()
+    journal.later(lambda _: ready.wait(10), alarm=True)
+    wait_until(lambda: not journal.backlog, 10, "the journal is busy")
+    for one in (entry(10), entry(3, age=9_000), entry(11), entry(10, age=9), entry(4, cause=wire.TEST), entry(12)):
+        journal.put(one, done.append)
+    ready.set()
+    wait_until(lambda: len(done) == 16, 10, "the second commit")
+    told = [(one.id, one.fresh, one.conflict) for one in done[10:]]
+    assert told == [
+        (11, True, False), (4, False, False), (12, True, False), (11, False, False), (5, False, True), (13, True, False)
+    ]  # fmt: skip
+    assert (count(journal, "incidents"), count(journal, "deliveries")) == (13, 26)
+    with journal.readers.connect() as connection:
+        rows = connection.execute(select(*[schema.journal.c[name] for name in (*chain.HASHED, "chain")]))
+        before = chain.GENESIS
+        for *columns, said in rows:
+            before = chain.link(before, columns)
+            assert before == said
+    journal.stop()
+
+
+def test_alarms_are_left_at_the_broker_only_while_the_journal_keeps_up(
+    store: Path | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(store, [])
+    for seq in range(FULL + 1):
+        assert not journal.full
+        journal.put(entry(seq), lambda _: None)
+    assert journal.full
+    journal.trouble = Trouble("the disk is full", 0.0)
+    assert not journal.full, "what can't be kept is still passed on, so it must be read"
+    journal.trouble = None
+    monkeypatch.setattr(journal, "_in_hand", time.monotonic() - 2)
+    assert not journal.full
 
 
 def test_receipts_move_an_incident_forward_and_never_back(journal: Journal) -> None:
