@@ -134,7 +134,7 @@ class _Job:
     key: object = None
 
 
-class _UnfitError(Exception):
+class UnwritableError(Exception):
     """What a job would write has no place in the database."""
 
 
@@ -354,7 +354,7 @@ class Journal:
                         break
                     try:
                         results.append((job, (self._apart(job) if apart else job.work)(self._connection)))
-                    except (StepRefusedError, MaintenanceRefusedError, KeyError, _UnfitError) as error:
+                    except (StepRefusedError, MaintenanceRefusedError, KeyError, UnwritableError) as error:
                         refused.append((job, error))
                 if self._sealer and self._is_due(closing=closing):
                     sealed = self._checkpoint(self._connection, self._sealer)
@@ -374,14 +374,14 @@ class Journal:
             except Exception:
                 logger.exception("what follows on a commit failed")
         for job, reason in refused:
-            if isinstance(reason, _UnfitError):
+            if isinstance(reason, UnwritableError):
                 logger.error("something can't be journaled: %s", reason)
             job.failed(reason)
         if sealed:
             self._sealed(sealed)
 
     def _apart(self, job: _Job) -> Callable[[Connection], Any]:
-        """Its work, or what is to be done instead, under a savepoint. Raises _UnfitError."""
+        """Its work, or what is to be done instead, under a savepoint. Raises UnwritableError."""
 
         def work(connection: Connection) -> Any:
             before, why = (self._head, self._news), ""
@@ -400,7 +400,7 @@ class Journal:
                     self.unfit += attempt is job.work
                     logger.exception("a write failed for what it says")
                     self._head, self._news = before
-            raise _UnfitError(why)
+            raise UnwritableError(why)
 
         return work
 
