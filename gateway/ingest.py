@@ -131,6 +131,8 @@ class Judge:
         except wire.WireError as error:
             raise RefusedError(child, f"in a frame: {error}") from error
         about = inner.kid, inner.message.get(wire.BOOT, 0), inner.message.get(wire.SEQ, 0)
+        if inner.kid == self.station:
+            raise RefusedError(child, "it passed on a message in this station's own name", about)
         try:
             vouched = self.is_vouched(inner.kid, child)
             if not vouched:

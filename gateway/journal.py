@@ -137,7 +137,7 @@ class _Job:
     entry: Entry | None = None  # that the work keeps
 
 
-class _UnfitError(Exception):
+class UnwritableError(Exception):
     """What a job would write has no place in the database."""
 
 
@@ -373,7 +373,7 @@ class Journal:
                         self._keep_together(self._connection, [one.entry for one in group if one.entry])
                     try:
                         results.append((job, (self._apart(job) if apart else job.work)(self._connection)))
-                    except (StepRefusedError, MaintenanceRefusedError, KeyError, _UnfitError) as error:
+                    except (StepRefusedError, MaintenanceRefusedError, KeyError, UnwritableError) as error:
                         refused.append((job, error))
                 if self._sealer and self._is_due(closing=closing):
                     sealed = self._checkpoint(self._connection, self._sealer)
@@ -393,14 +393,14 @@ class Journal:
             except Exception:
                 logger.exception("what follows on a commit failed")
         for job, reason in refused:
-            if isinstance(reason, _UnfitError):
+            if isinstance(reason, UnwritableError):
                 logger.error("something can't be journaled: %s", reason)
             job.failed(reason)
         if sealed:
             self._sealed(sealed)
 
     def _apart(self, job: _Job) -> Callable[[Connection], Any]:
-        """Its work, or what is to be done instead, under a savepoint. Raises _UnfitError."""
+        """Its work, or what is to be done instead, under a savepoint. Raises UnwritableError."""
 
         def work(connection: Connection) -> Any:
             before, why = (self._head, self._news), ""
@@ -419,7 +419,7 @@ class Journal:
                     self.unfit += attempt is job.work
                     logger.exception("a write failed for what it says")
                     self._head, self._news = before
-            raise _UnfitError(why)
+            raise UnwritableError(why)
 
         return work
 
