@@ -137,6 +137,10 @@ class _Job:
     entry: Entry | None = None  # that the work keeps
 
 
+class NumberTakenError(Exception):
+    """An event of the station's own would be lost, because its number is in the journal with another content."""
+
+
 class UnwritableError(Exception):
     """What a job would write has no place in the database."""
 
@@ -547,6 +551,10 @@ class Journal:
             select(schema.journal.c.id, schema.journal.c.envelope).where(*_is(entry.identity))
         ).one()
         conflict = _lasting(wire.unseal(envelope).message) != _lasting(entry.message)
+        if conflict and self._sealer and entry.source == self._sealer.station:
+            raise NumberTakenError(
+                f"{'/'.join(map(str, entry.identity))} is another event already: the next start's are not"
+            )
         return Kept(number, fresh=False, conflict=conflict, stage=stage_of(connection, entry.identity) or wire.AT_HQ)
 
     def delivered(

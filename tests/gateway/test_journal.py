@@ -12,13 +12,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import BigInteger, Text, bindparam, select
 
 from demo.process import wait_until
 from firmware import wire
 from gateway import chain, keeping, schema
 from gateway.desk import Place, State, StepRefusedError
-from gateway.journal import FULL, Entry, Journal, Kept, Trouble
+from gateway.chain import Sealer
+from gateway.journal import FULL, Entry, Journal, Kept, NumberTakenError, Trouble, own_entry
 from gateway.reception import MOST_ALARMS, MOST_OF_ONE, MOST_TESTS, Reception
 from tests.parts import PROJECT
 
@@ -271,6 +273,23 @@ def test_a_write_that_no_database_takes_fails_alone(
         journal.now(half)
     journal.stop()
     assert keeping.verify(store, "hq", [], [], lambda _: None).findings == []
+
+
+def test_an_event_of_the_stations_own_is_never_taken_for_another(
+    store: Path | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "_give_up", lambda _, error: ended.append(error))
+    ended: list[BaseException] = []
+    sealer = Sealer("hq", ec.generate_private_key(ec.SECP256R1()), tmp_path / "checkpoints")
+    journal = Journal(store, [], sealer)
+    told: list[Kept] = []
+    for what in ("the same", "the same", "another"):
+        journal.put(own_entry("hq", (1, 1), wire.BROKER_LOST, what, None, 1, bytes(32)), told.append)
+    journal.start()
+    wait_until(lambda: ended, 10, "it ends loudly")
+    assert isinstance(ended[0], NumberTakenError)
+    assert told == []
+    journal.stop()
 
 
 def test_an_alarm_is_kept_verbatim_whatever_follows_from_it_can_be_written(
