@@ -481,8 +481,8 @@ WORDS: dict[str, tuple[str, str]] = {
     "error.413": ("Too long", "بہت طویل"),
     "error.413.text": ("What was sent is too long. Shorten the note.", "بھیجا گیا متن بہت طویل ہے۔ نوٹ مختصر کریں۔"),
     "error.413.list": (
-        "The list of revoked certificates is longer than 256 KB.",
-        "منسوخ سرٹیفکیٹس کی فہرست 256 KB سے بڑی ہے۔",
+        "The list of revoked certificates is longer than 1024 KB.",
+        "منسوخ سرٹیفکیٹس کی فہرست 1024 KB سے بڑی ہے۔",
     ),
     "error.422": ("Not understood", "سمجھ نہیں آیا"),
     "error.422.text": ("Something in the request is missing or wrong.", "درخواست میں کچھ کم ہے یا غلط ہے۔"),
