@@ -7,7 +7,6 @@ octets that the socket has already delivered, so whoever reads must read until `
 
 import asyncio
 import errno
-import os
 import socket
 import sys
 
@@ -26,12 +25,9 @@ def context(identity: str, certificate=None):
     return made
 
 
-def _octets(path: str):
-    """The octets of a file, in a piece of just that size: read() takes up to four times as much at once."""
-    octets = bytearray(os.stat(path)[6])
+def _octets(path: str) -> bytes:
     with open(path, "rb") as file:
-        file.readinto(octets)
-    return octets
+        return file.read()
 
 
 def _set_nodelay(tcp) -> None:
