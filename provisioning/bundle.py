@@ -88,7 +88,10 @@ def lean(texts: Mapping[Path, str]) -> dict[Path, str]:
 
 def _words(text: str) -> list[tuple[str, tuple[int, int]]]:
     """The names in a module's code, and (row, column) of each."""
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return []  # its compiler says what is wrong
     return [(token.string, token.start) for token in tokens if token.type == tokenize.NAME]
 
 

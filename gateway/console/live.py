@@ -1,7 +1,7 @@
 """What is true now, kept for every open page, and the bell that tells them that it changed.
 
 One thread waits on the desk's subscription, for all pages together, and asks the desk; the event loop never does. An
-alarm is handed over at once, at most half a second later while many come; everything else at most once a second. If the
+alarm is handed over at once, at most a tenth of a second later while many come; everything else at most once a second. If the
 desk stops answering, `fresh` becomes false and the pages say that they are not live: a console that can't see must not
 look calm.
 """
@@ -30,7 +30,7 @@ PACE_S = 1.0  # between two looks at everything that is not an alarm
 CHILDREN_REST = 19  # times as long as a look at the children took until the next: a twentieth of the time, however many
 CHILDREN_REST_S = 10.0  # at most
 LOOK_REST = 19  # the same of a look at the alarms
-LOOK_REST_S = 0.5  # at most
+LOOK_REST_S = 0.1  # at most
 LOOK_S = 1.0  # a look at the alarms even if nothing was said: a lost word costs a second, not an alarm
 FRESH_S = 4.0  # the desk has answered within this, or pages are told that they are not live
 HISTORY_SHOWN = 50
