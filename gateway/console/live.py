@@ -1,8 +1,9 @@
 """What is true now, kept for every open page, and the bell that tells them that it changed.
 
 One thread waits on the desk's subscription, for all pages together, and asks the desk; the event loop never does. An
-alarm is handed over at once; everything else at most once a second. If the desk stops answering, `fresh` becomes
-false and the pages say that they are not live: a console that can't see must not look calm.
+alarm is handed over at once, at most half a second later while many come; everything else at most once a second. If the
+desk stops answering, `fresh` becomes false and the pages say that they are not live: a console that can't see must not
+look calm.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 TOPICS = ("incidents", "children", "happenings", "health")
 PACE_S = 1.0  # between two looks at everything that is not an alarm
+CHILDREN_REST = 19  # times as long as a look at the children took until the next: a twentieth of the time, however many
+CHILDREN_REST_S = 10.0  # at most
+LOOK_REST = 19  # the same of a look at the alarms
+LOOK_REST_S = 0.5  # at most
 LOOK_S = 1.0  # a look at the alarms even if nothing was said: a lost word costs a second, not an alarm
 FRESH_S = 4.0  # the desk has answered within this, or pages are told that they are not live
 HISTORY_SHOWN = 50
@@ -157,17 +162,21 @@ class Live:
 
     def _follow_subscription(self, subscription: Subscription) -> None:
         waiting = set(TOPICS)
-        pace_due = look_due = time.monotonic()
+        pace_due = look_due = children_due = time.monotonic()
         while not self._stopping.is_set():
             now = time.monotonic()
             if "incidents" in waiting or now >= look_due:
                 waiting.discard("incidents")
                 self._look_at_incidents()
+                self._stopping.wait(min(LOOK_REST_S, LOOK_REST * (time.monotonic() - now)))
                 look_due = now + LOOK_S
             if waiting and now >= pace_due:
-                self._look_at_rest(waiting)
-                waiting.clear()
+                told = waiting if now >= children_due else waiting - {"children"}
+                took_s = self._look_at_rest(told)
+                waiting = waiting - told
                 pace_due = now + PACE_S
+                if "children" in told:
+                    children_due = time.monotonic() + min(took_s * CHILDREN_REST, CHILDREN_REST_S)
             self._answered = time.monotonic()
             due = min(look_due, pace_due) if waiting else look_due
             waiting |= subscription.wait(max(0.01, due - time.monotonic()))
@@ -177,14 +186,19 @@ class Live:
         history = list(self._desk.history(limit=HISTORY_SHOWN))
         self._hand_over(partial(self.board.take_incidents, opened, history))
 
-    def _look_at_rest(self, topics: set[str]) -> None:
+    def _look_at_rest(self, topics: set[str]) -> float:
+        """How long it took to look at the children, in seconds."""
+        took_s = 0.0
         if "children" in topics:
+            began = time.monotonic()
             self._hand_over(partial(self.board.take_children, list(self._desk.children())))
+            took_s = time.monotonic() - began
         if "happenings" in topics:
             happenings = list(self._desk.happenings(limit=HAPPENINGS_SHOWN))
             self._hand_over(partial(self.board.take_happenings, happenings))
         if "health" in topics:
             self._hand_over(partial(self.board.take_health, self._desk.health()))
+        return took_s
 
     def _hand_over(self, take: Callable[[], bool]) -> None:
         if self._loop is not None and not self._loop.is_closed():

@@ -14,6 +14,7 @@ from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire
 from gateway import chain
+from tests.bench import usage
 from tests.bench.pipeline import Pipeline
 from tests.operator import Operator
 
@@ -112,6 +113,13 @@ class Drain:
         wait_until(lambda: self.arrived() > 0, 60, "the first event of the backlog at headquarters", every_s=0.005)
         return time.monotonic()
 
+    def peak_mb(self) -> dict[str, int]:
+        """The most memory that each station had since it started."""
+        return {
+            station: round(usage.memory_mb(self._world.processes[f"station {station}"].pid or 0, peak=True))
+            for station in (SITE, HQ)
+        }
+
     def arrived(self) -> int:
         """How many events of the backlog are committed at headquarters: they come in their order."""
         sql = "SELECT max(seq) FROM journal WHERE source = ? AND boot = 1"
@@ -133,6 +141,7 @@ def measure(events: int, presses: int, say: Callable[[str], None]) -> dict[str, 
         drain = Drain(world, say)
         drain.press(5)  # nothing is cold
         say("Pressing while nothing waits …")
+        memory_mb = {"idle": drain.peak_mb()}
         idle = drain.press(presses)
         say("An outage …")
         began = drain.begin(events)
@@ -140,11 +149,13 @@ def measure(events: int, presses: int, say: Callable[[str], None]) -> dict[str, 
         say("Pressing while it drains …")
         draining = drain.press(presses, while_it_drains=events)
         arrived = drain.arrived()
+        memory_mb["draining"] = drain.peak_mb()
         result: dict[str, Any] = {
             "events": events,
             "presses": [len(idle.times), len(draining.times)],
             "drained": arrived,
             "drained_per_s": round(arrived / (time.monotonic() - began)),
+            "peak_memory_mb": memory_mb,
         }
         for period in PERIODS:
             figures = {}
@@ -154,3 +165,17 @@ def measure(events: int, presses: int, say: Callable[[str], None]) -> dict[str, 
             ratio = {share: round(figures["draining"][share] / figures["idle"][share], 2) for share in ("p50", "p99")}
             result[f"{period}_ms"] = {**figures, "ratio": ratio}
         return result
+
+
+def memory(events: int, seconds: float, say: Callable[[str], None]) -> dict[str, int]:
+    """The site's station's peak memory in MB: idle, and after draining such a backlog for `seconds`."""
+    world = World(buttons=[])
+    try:
+        world.start()
+        drain = Drain(world, say)
+        idle_mb = drain.peak_mb()[SITE]
+        drain.begin(events)
+        time.sleep(seconds)
+        return {"idle": idle_mb, "draining": drain.peak_mb()[SITE]}
+    finally:
+        world.close()

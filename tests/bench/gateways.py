@@ -33,7 +33,7 @@ AGO_MS = 200_000  # for so long the gateways seem to have run already
 TURN_MS = 45_000  # about the pause between two heartbeats of a button that go up: their turns are spread over it
 STEP_S = 0.02
 CONNECTING = 40  # at once
-KEEPALIVE_S = 6
+KEEPALIVE_S = 60  # headquarters may be slow to let a thousand of them in
 OVERHEAD = 52  # octets of IPv4 and TCP with timestamps in each segment
 _TCP_INFO = struct.Struct("@120xQQII")
 

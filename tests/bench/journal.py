@@ -40,6 +40,7 @@ BUTTONS, A_SITE = 200, 10
 LESS = 1_000  # the small journal has so many times fewer entries
 STARTS, VIEWS = 5, 20
 APPENDED = 20_000
+IDLE_S = 3
 TOGETHER = 100_000  # entries in a transaction of the filling
 ROUND = 100  # entries of which one is an alarm, and two are the steps that an operator took
 EARLY = 1_000  # the quiet button speaks in the first entries only
@@ -61,8 +62,9 @@ class Filling:
 class Headquarters:
     """A headquarters whose broker runs and whose journal is filled while its station doesn't."""
 
-    def __init__(self, world: World, say: Callable[[str], None]) -> None:
+    def __init__(self, world: World, say: Callable[[str], None], appended: int) -> None:
         self._world = world
+        self._appended = appended
         self._say = say
         self._members = fleet.enrol(world, BUTTONS, A_SITE)
         self._path = world.folder / HQ / "state" / "station.db"
@@ -199,7 +201,7 @@ class Headquarters:
         self._appends += 1
         now_ms = time.time_ns() // 1_000_000
         found = []
-        for number in range(APPENDED):
+        for number in range(self._appended):
             member = self._members[1 + number % (BUTTONS - 1)]
             message = {
                 wire.KIND: wire.EVENT, wire.BOOT: 1 + self._appends, wire.SEQ: number, wire.AGE: 0, wire.CODE: wire.LOOP_CUT
@@ -208,8 +210,11 @@ class Headquarters:
             found.append(Entry(member.id, message, envelope, [[member.gateway, now_ms]], now_ms, now_ms, exact=True))
         return found
 
-    def start(self, *, cold: bool = False) -> float:
-        """Starts the station; seconds until it says that it could take an alarm. cold: nothing of the file is in memory."""
+    def start(self, *, cold: bool = False) -> tuple[float, float]:
+        """Starts the station; seconds, and processor seconds, until it says that it could take an alarm.
+
+        cold: nothing of the file is in memory.
+        """
         if cold:
             with self._path.open("rb") as file:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -217,13 +222,13 @@ class Headquarters:
         self._station.start()
         with httpx.Client(base_url=self._world.url, timeout=10) as http:
             wait_until(lambda: _is_ready(http), 120, "headquarters ready", every_s=0.005)
-        return time.monotonic() - began
+        return time.monotonic() - began, usage.cpu_s(self._station.pid or 0)
 
     def stop(self) -> None:
         """Stops the station."""
         self._station.stop()
 
-    def pages(self) -> dict[str, dict[str, float]]:
+    def pages(self, views: int) -> dict[str, dict[str, float]]:
         """Median and 99th percentile of each page's time, in ms, as an operator's browser asks for it."""
         operator = Operator(self._world).sign_in()
         quiet, busy = self._members[0], self._members[-1]
@@ -249,7 +254,7 @@ class Headquarters:
         found = {}
         for name, path in wanted.items():
             times = []
-            for _ in range(VIEWS):
+            for _ in range(views):
                 began = time.perf_counter()
                 operator.page(path)
                 times.append((time.perf_counter() - began) * 1000)
@@ -260,7 +265,7 @@ class Headquarters:
         """What a station costs to which nothing comes: share of a core in %, and its memory in MB."""
         pid = self._station.pid or 0
         before, began = usage.cpu_s(pid), time.monotonic()
-        time.sleep(5)
+        time.sleep(IDLE_S)
         share = (usage.cpu_s(pid) - before) / (time.monotonic() - began)
         return {"core_percent": round(100 * share, 1), "memory_mb": round(usage.memory_mb(pid))}
 
@@ -306,24 +311,26 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(len(values) * share) - 1)]
 
 
-def measure(events: int, say: Callable[[str], None]) -> dict[str, Any]:
-    """Everything, with events // LESS entries and with `events`."""
+def measure(
+    events: int,
+    say: Callable[[str], None],
+    *,
+    appended: int = APPENDED,
+    starts: int = STARTS,
+    views: int = VIEWS,
+) -> dict[str, Any]:
+    """Everything, with a thousandth of the entries, if that is enough to show anything, and with all of them."""
     world = World(buttons=[])
     try:
-        headquarters = Headquarters(world, say)
-        found: dict[str, Any] = {"events": events, "less": max(ROUND, events // LESS)}
-        for name, entries in (("small", found["less"]), ("whole", events)):
+        headquarters = Headquarters(world, say, appended)
+        found: dict[str, Any] = {"events": events, "buttons": BUTTONS}
+        sizes = [events // LESS, events] if events >= LESS * ROUND else [events]
+        for entries in sizes:
             say(f"Filling the journal up to {entries} …")
             fill_s = headquarters.fill(entries)
-            say(f"  {fill_s:.0f} s; {headquarters.size_mb()} MB. Starting the station {STARTS} times …")
-            found[name] = _look(headquarters, say, world.folder / f"bare-{name}.db")
-            found[name] |= {"filled_in_s": round(fill_s), "file_mb": headquarters.size_mb()}
-        found["start_whole_to_small"] = round(found["whole"]["start_s"]["p50"] / found["small"]["start_s"]["p50"], 2)
-        slower = {
-            page: round(times["p50"] / found["small"]["pages_ms"][page]["p50"], 2)
-            for page, times in found["whole"]["pages_ms"].items()
-        }
-        found["pages_whole_to_small"] = slower
+            say(f"  {fill_s:.0f} s; {headquarters.size_mb()} MB. Starting the station {starts} times …")
+            found[str(entries)] = {"filled_in_s": round(fill_s), "file_mb": headquarters.size_mb()}
+            found[str(entries)] |= _look(headquarters, say, world.folder / f"bare-{entries}.db", starts, views)
         return found
     except BaseException:
         say(world.log_tails())
@@ -332,16 +339,20 @@ def measure(events: int, say: Callable[[str], None]) -> dict[str, Any]:
         world.close()
 
 
-def _look(headquarters: Headquarters, say: Callable[[str], None], bare: Path) -> dict[str, Any]:
-    starts = []
-    cold = headquarters.start(cold=True)
-    for _ in range(STARTS):
+def _look(
+    headquarters: Headquarters, say: Callable[[str], None], bare: Path, starts: int, views: int
+) -> dict[str, Any]:
+    cold_s, _ = headquarters.start(cold=True)
+    times = []
+    for _ in range(starts):
         headquarters.stop()
-        starts.append(headquarters.start())
-    say(f"  ready after {statistics.median(starts):.2f} s. Looking at its pages …")
+        times.append(headquarters.start())
+    took_s, cpu_s = ([one[which] for one in times] for which in (0, 1))
+    say(f"  ready after {statistics.median(took_s):.2f} s. Looking at its pages …")
+    start = {"p50": statistics.median(took_s), "most": max(took_s), "cold": cold_s, "cpu": statistics.median(cpu_s)}
     found: dict[str, Any] = {
-        "start_s": {"p50": round(statistics.median(starts), 3), "most": round(max(starts), 3), "cold": round(cold, 3)},
-        "pages_ms": headquarters.pages(),
+        "start_s": {name: round(value, 2) for name, value in start.items()},
+        "pages_ms": headquarters.pages(views),
         "idle": headquarters.idle(),
     }
     headquarters.stop()

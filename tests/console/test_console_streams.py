@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from gateway.desk import Link, State
 from tests.console.desk import CARS, GATE, HOSTILE, PASSWORD, Server, StandInDesk, button, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from gateway.desk import Child, Happening
 
 
 class Follower:
@@ -230,3 +233,36 @@ def test_healthy_row_stays_still() -> None:
     one = button("a", GATE, rssi_dbm=-58, battery_mv=3_921, last_heard_ms=1, uptime_ms=1)
     other = button("a", GATE, rssi_dbm=-61, battery_mv=3_938, last_heard_ms=2, uptime_ms=2)
     assert steady(one) == steady(other)
+
+
+def test_looks_at_many_children_leave_most_of_the_time_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_module, "PACE_S", 0.05)
+    looks = []
+
+    class Slow(StandInDesk):
+        def children(self) -> Sequence[Child]:
+            looks.append(time.monotonic())
+            time.sleep(0.1)
+            self._tell("children", "happenings")  # there is always something new
+            return super().children()
+
+        def happenings(self, before: int | None = None, limit: int = 100) -> Sequence[Happening]:
+            told.append(time.monotonic())
+            return super().happenings(before, limit)
+
+    told: list[float] = []
+
+    async def follow() -> None:
+        live = live_module.Live(Slow())
+        live.start()
+        try:
+            end = time.monotonic() + 15
+            while len(looks) < 2 and time.monotonic() < end:
+                await asyncio.sleep(0.02)
+        finally:
+            live.stop()
+            live.join()
+
+    asyncio.run(follow())
+    assert looks[1] - looks[0] > 0.1 * live_module.CHILDREN_REST
+    assert told[0] < looks[1]

@@ -74,7 +74,10 @@ def endure(name: str, way: Way, probe: Probe) -> str:
     tried = time.monotonic()
     failed = probe.until("log")["log"]
     tried_s = time.monotonic() - tried
-    assert tried_s < PAUSE_S + OPEN_S + SLACK_S, (name, failed)
+    for_a_while_s = (
+        SILENT_S if name == "lost" else 0
+    )  # where some get through, a connection may be made, and be lost again
+    assert tried_s < PAUSE_S + OPEN_S + for_a_while_s + SLACK_S, (name, failed)
     way.bend()
     straight = time.monotonic()
     probe.until("up")
@@ -137,9 +140,9 @@ def test_what_a_broker_acknowledged_and_forgot_is_sent_again_and_shown_as_unconf
 
 
 def drips(connection: ssl.SSLSocket, hello: bytes) -> None:
-    """A broker that begins a message of 4,000 octets and sends one of them a second, each well encrypted."""
-    connection.sendall(accepted(hello) + b"\x30\xa0\x1f")
-    for _ in range(4000):
+    """A broker that begins a message of 2,000 octets and sends one of them a second, each well encrypted."""
+    connection.sendall(accepted(hello) + b"\x30\xd0\x0f")
+    for _ in range(2000):
         connection.sendall(b"\x00")
         time.sleep(1)
 
