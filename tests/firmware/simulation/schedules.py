@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import gc
 import traceback
 from typing import TYPE_CHECKING
 
@@ -190,7 +189,6 @@ def quick_looks() -> Iterator[None]:
 def run(seed: int, *, kind: str = "", tracing: bool = False) -> Result:
     """One schedule, from its number. The same number is the same schedule, to the letter. kind: if not the number's own."""
     gc.collect(0)  # the world before this one is full of circles
-    gc.collect(0)  # as the whole system's
     engine = Engine(seed, tracing=tracing)
     kind = kind or kind_of(seed)
     result = Result(seed, kind)
