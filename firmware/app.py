@@ -119,12 +119,15 @@ async def _test_lamps(button, board) -> None:
 
 async def _show(button, board, clock, bell, roll) -> None:
     await _test_lamps(button, board)
-    shown = led = None
+    shown = led = pattern = None
     step = until_ms = 0
     while True:
         now_ms = clock.ms()
         light = button.light()
-        steps = indicator.steps(light, button.nobody_for_ms(), button.settings.signal)
+        steps = button.steps(light)
+        if light == shown and steps != pattern:  # the alarm behind it became another
+            step, until_ms = 0, now_ms + steps[0][1]
+        pattern = steps
         if light != shown:
             shown = light
             step = 0

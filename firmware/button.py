@@ -6,7 +6,7 @@ to it: outbox, session, board. It never waits; app.py calls it.
 
 import time
 
-from firmware import health, indicator, latch, loop, outbox, settings, window, wire
+from firmware import health, indicator, latch, loop, outbox, settings, testing, window, wire
 
 PROVED_MS = 90_000  # how long headquarters' own answer counts: so long can a stolen gateway pretend
 WAY_MS = 25_000  # how long that answer shows, too, that the way to headquarters works
@@ -47,6 +47,7 @@ class Button:
         self.up_ms = None  # when the present or the last session came up
         self.proved_ms = None  # when the newest heartbeat that headquarters answered on it was sent
         self.tests_until_ms = 0  # a press before this is a technician's test (bench.py)
+        self.testing = testing.Testing()
         self.refused = 0
         self.storage_failed = False  # the last write to the flash: headquarters is told, and the light says fault
         self._key = key
@@ -57,6 +58,8 @@ class Button:
         self._more = False
         self._beats = []
         self._beaten = 0
+        self._answered_beat = None  # (number, when it was sent) of the last one that headquarters answered
+        self._was_testing = False
         self._proved_until_ms = 0
         self._way_until_ms = 0
         self._identify_until_ms = 0
@@ -122,6 +125,13 @@ class Button:
 
     def _press(self, contacts: int, since_ms: int) -> None:
         cause = wire.TEST if since_ms < self.tests_until_ms else wire.HOLD_UP
+        if cause != wire.TEST:
+            found = self.testing.press(since_ms, self.latch.newest(False) is not None)
+            if found == testing.TEST:
+                cause = wire.TEST
+            elif found == testing.JOINS:
+                self._again(self.latch.newest(False))
+                return
         newest = self.latch.newest(cause == wire.TEST)
         has_room = self._has_room(since_ms)
         if newest is not None and since_ms == self.loops.began_ms and newest.boot != self.outbox.boot:
@@ -182,8 +192,20 @@ class Button:
         self._room_ms -= part_ms
         return True
 
+    def tend_testing(self) -> None:
+        """Tells headquarters when presses begin and cease to be tests."""
+        is_testing = self.is_testing()
+        if is_testing != self._was_testing:
+            self._was_testing = is_testing
+            self.add_event(self.clock.ms(), wire.TESTING_BEGUN if is_testing else wire.TESTING_ENDED)
+
+    def is_testing(self) -> bool:
+        """Whether a press now is a technician's test: never while an alarm is open that is none."""
+        return self.testing.state(self.clock.ms()) == testing.ON and self.latch.newest(False) is None
+
     def tend(self) -> None:
-        """What only time shows: a button that stays pressed."""
+        """What only time shows: a button that stays pressed, a test that is over."""
+        self.tend_testing()
         if self._pressed_ms is not None and self.clock.ms() - self._pressed_ms >= STUCK_MS:
             self.add_event(self._pressed_ms, wire.CONTACT_STUCK)
             self._pressed_ms = None
@@ -304,10 +326,17 @@ class Button:
             refused=self.refused + self.session.refused,
             storage_failed=self.storage_failed,
             wanted=self.update.wanted() if self.update else None,
+            testing=self._testing_told(),
         )
         self._beaten += 1
         if self._publish("heartbeat", message, 0):
             self._delay_ms = 0
+
+    def _testing_told(self):
+        """TESTING of a heartbeat; None: every press is an alarm, and stays one."""
+        if self.is_testing():
+            return testing.ON
+        return testing.GRANTED if self.testing.state(self.clock.ms()) != testing.OFF else None
 
     # ------------------------------------------------------------------------------------------- the session
 
@@ -384,6 +413,7 @@ class Button:
         if alarm is not None:
             if stage >= wire.CLOSED:
                 self._store(self.outbox.remove_alarm, alarm.boot, alarm.seq)
+                self.tend_testing()
             else:
                 self._store(self.outbox.keep_alarm, alarm, self.clock.ms())
             self.session.urgent = bool(self.latch.unconfirmed())
@@ -409,9 +439,19 @@ class Button:
         for n, (beat, sent_ms) in enumerate(self._beats):
             if beat == number:
                 del self._beats[: n + 1]
+                self._answered_beat = (number, sent_ms)
                 self.proved_ms = sent_ms
                 self._supervised(sent_ms + PROVED_MS, sent_ms + WAY_MS)
                 return
+
+    def beat_sent_ms(self, number: tuple):
+        """When a heartbeat of late was sent, by this start's clock; None: it is none of them."""
+        if self._answered_beat and self._answered_beat[0] == number:
+            return self._answered_beat[1]
+        for beat, sent_ms in self._beats:
+            if beat == number:
+                return sent_ms
+        return None
 
     def _vouched(self, number: tuple) -> None:
         """The gateway heard a heartbeat and says that its way to headquarters works: no more than its word."""
@@ -449,8 +489,15 @@ class Button:
         """The name of the light to show now (indicator.py)."""
         if self.clock.ms() < self._identify_until_ms and self.latch.least() is None:
             return indicator.IDENTIFY
+        if self.latch.least() is None and self.is_testing():
+            return indicator.TEST
         fault = self.storage_failed or self.loops.tampered or self.loops.worst() != loop.FINE
         return indicator.state(self.latch.least(), fault, self.supervised_for_ms() > 0)
+
+    def steps(self, light: str) -> tuple:
+        """What the lamp does for a light, over and over. An alarm that is a test is marked, if no other is open."""
+        steps = indicator.steps(light, self.nobody_for_ms(), self.settings.signal)
+        return indicator.marked(steps) if self.latch.alarms and self.latch.newest(False) is None else steps
 
     def nobody_for_ms(self) -> int:
         """How long the oldest alarm without any receipt has been waiting; 0 when there is none."""

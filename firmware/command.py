@@ -5,7 +5,7 @@ last one of its code, which is in flash: whoever kept an old one can't play it a
 headquarters has the answer it repeats the command, and a repeat changes nothing. The answer is an event, so it arrives.
 """
 
-from firmware import configuration, settings, wire
+from firmware import configuration, settings, testing, wire
 
 IDENTIFY_MS = 10_000
 LONGEST_ANSWER = 200  # letters
@@ -18,6 +18,8 @@ _NAMES = {
     wire.CONFIGURE: "configuration",
     wire.UPDATE: "update",
     wire.RENEW: "certificate",
+    wire.TEST_MODE: "testing",
+    wire.TEST_OVER: "testing over",
 }
 _LONGEST = 112  # octets of a detail: as long for every network, so that its length says nothing of the password
 
@@ -73,6 +75,7 @@ class Commands:
             if self._button.update and self._button.update.piece(message.get(wire.DETAIL)):
                 self._button.beat()
             return
+        until_ms = self._granted_until_ms(message.get(wire.DETAIL)) if code == wire.TEST_MODE else 0
         again = self._last(code)[0] == number  # it was cut short by a restart
         if not self._is_to_do(number, code):
             return
@@ -90,6 +93,12 @@ class Commands:
             self._configure(number, message.get(wire.DETAIL))
         elif code == wire.UPDATE:
             self._update(number, message.get(wire.DETAIL))
+        elif code == wire.TEST_MODE:
+            self._grant(number, until_ms)
+        elif code == wire.TEST_OVER:
+            self._button.testing.end()
+            self._button.tend_testing()
+            self.answer(True, number, code, "every press is an alarm")
         elif code == wire.RENEW:
             self._renew(number, message.get(wire.DETAIL))
         else:
@@ -168,6 +177,27 @@ class Commands:
             self.answer(True, number, wire.IDENTIFY, text)
         else:
             self.answer(False, number, wire.IDENTIFY, "an alarm is open, and its lamp shows nothing else meanwhile")
+
+    def _granted_until_ms(self, detail) -> int:
+        """When a grant of test mode ends. Raises WireError for one that was under way too long, and takes no note of it."""
+        fields = wire.decode(detail) if isinstance(detail, bytes) else None
+        if not isinstance(fields, dict):
+            raise wire.WireError("the grant of test mode says nothing")
+        for_s, beat = fields.get(wire.TEST_FOR_S), (fields.get(wire.TEST_BOOT), fields.get(wire.TEST_SEQ))
+        if not isinstance(for_s, int) or not 0 < for_s <= testing.LONGEST_S:
+            raise wire.WireError("test mode is granted for %d s at most" % testing.LONGEST_S)
+        sent_ms = self._button.beat_sent_ms(beat)
+        if sent_ms is None or self._button.clock.ms() - sent_ms > testing.FRESH_MS:
+            raise wire.WireError("the grant of test mode is not upon a heartbeat of late")
+        return sent_ms + 1000 * for_s
+
+    def _grant(self, number: tuple, until_ms: int) -> None:
+        now_ms = self._button.clock.ms()
+        self._button.testing.grant(until_ms)
+        self._button.tend_testing()
+        told = (max(0, until_ms - now_ms) // 1000, testing.PRESSES, testing.PATTERN_MS // 1000)
+        text = "for %d s: %d presses within %d s, and their alarm closed, make further ones tests" % told
+        self.answer(True, number, wire.TEST_MODE, text)
 
     def _test(self, number: tuple, again: bool) -> None:
         """The end-to-end proof: answered when headquarters' receipt for the test alarm is here."""

@@ -33,8 +33,8 @@ def heartbeat(number: tuple, loops: loop.Loops, **health) -> dict:
     """A heartbeat.
 
     health: uptime_ms, battery_mv, mains, reset, firmware, pending, shown, delay_ms, reconnects, refused; rssi if a
-    radio carries the session; path and spare on a board with more than one path;
-    wanted if pieces of an update are.
+    radio carries the session; path and spare on a board with more than one path; testing
+    while presses are or may become tests; wanted if pieces of an update are.
     """
     message = {
         wire.KIND: wire.HEARTBEAT,
@@ -56,7 +56,14 @@ def heartbeat(number: tuple, loops: loop.Loops, **health) -> dict:
         wire.REFUSED: health["refused"],
         wire.STORAGE: int(health["storage_failed"]),
     }
-    for field, name in ((wire.RSSI, "rssi"), (wire.PATH, "path"), (wire.SPARE, "spare"), (wire.WANTED, "wanted")):
+    seldom = (
+        (wire.RSSI, "rssi"),
+        (wire.PATH, "path"),
+        (wire.SPARE, "spare"),
+        (wire.TESTING, "testing"),
+        (wire.WANTED, "wanted"),
+    )
+    for field, name in seldom:
         if health.get(name) is not None:
             message[field] = health[name]
     return message

@@ -8,7 +8,7 @@ The table of all lights and sounds, which the tests hold against this file: docs
 Red alone is for one thing: an alarm that has reached nobody for NOBODY_MS. The guard must use another way.
 Three manners, by provisioning: "visible" says everything by light; "silent" changes the light so little that nobody
 notices who does not know what to look for; "audible" is visible and counts receipts in short tones. While an alarm is open
-the sounder is mute in the first two. It chirps once a minute in fault or unsupervised in all of them, so that a guard who
+the sounder is mute in the first two. It chirps once a minute in fault, unsupervised or under test in all of them, so that a guard who
 does not look finds out.
 """
 
@@ -28,6 +28,7 @@ HQ = "at_hq"
 ACKNOWLEDGED = "acknowledged"
 RESPONDING = "responding"
 IDENTIFY = "identify"
+TEST = "under_test"
 
 NOBODY_MS = 10_000
 NOBODY_EVERY_MS = 2_000
@@ -46,7 +47,10 @@ PATTERNS = {
     ACKNOWLEDGED: ((GREEN, 1800), (OFF, 200)),
     RESPONDING: ((GREEN, 1400), (OFF, 200), (GREEN, 200), (OFF, 200)),
     IDENTIFY: ((AMBER, 250), (GREEN, 250)),
+    TEST: ((AMBER, 900), (OFF, 150), (GREEN, 150), (OFF, 150), (GREEN, 150), (OFF, 150)),
 }
+TEST_MARK = ((AMBER, 70), (OFF, 130), (AMBER, 70), (OFF, 130), (AMBER, 70), (OFF, 330))
+MARKED_MS = 3000  # a steady light behind the mark
 _NOBODY = ((RED, 250), (OFF, 250))
 
 # Silent: from outside it is the resting light, or none. The guard who looks counts the flashes: one more for each stage.
@@ -90,6 +94,11 @@ def steps(name: str, nobody_for_ms: int, signal: str = settings.VISIBLE) -> tupl
     return SILENT_PATTERNS.get(name, PATTERNS[name]) if silent else PATTERNS[name]
 
 
+def marked(steps: tuple) -> tuple:
+    """The steps of a test alarm's light, in every manner: three short amber flashes before each round."""
+    return TEST_MARK + tuple([(colour, min(ms, MARKED_MS)) for colour, ms in steps])
+
+
 def sound(name: str, signal: str) -> tuple:
     """What is played once when the light becomes `name`."""
     return SOUNDS.get(name, ()) if signal == settings.AUDIBLE else ()
@@ -102,4 +111,4 @@ def calls(name: str, nobody_for_ms: int, signal: str) -> bool:
 
 def chirps(name: str) -> bool:
     """Whether the sounder chirps once every CHIRP_EVERY_MS."""
-    return name in (FAULT, UNSUPERVISED)
+    return name in (FAULT, UNSUPERVISED, TEST)

@@ -6,7 +6,7 @@ whatever such a broker may not send, or what is longer than MAX_PACKET, is an Mq
 Section numbers are those of the OASIS standard of 29 October 2014.
 """
 
-MAX_PACKET = 4096  # octets of one packet, its header included
+MAX_PACKET = 2048  # octets of one packet, its header included: an envelope has 1,024 at most
 
 # Packet types, as `Inbox.packet` names them: the upper half of the first octet.
 CONNACK = 2

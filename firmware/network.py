@@ -2,7 +2,7 @@
 
 No step here waits for the network: the session tries until it is there (paths.py chooses the path). The time of day serves one purpose, the
 validity dates of certificates in the TLS handshake; no message carries it. So the clock need not be right, only not
-before the certificates: it starts at the latest time known to be past, and a time server corrects it when one answers.
+before the certificates: it starts at the latest time known to be past, and nothing from the network ever sets it.
 """
 
 import time

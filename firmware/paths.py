@@ -19,6 +19,7 @@ NAMES = ("the cable", "Wi-Fi")
 
 LOOK_MS = 10_000  # between two looks at the path that does not carry
 MISSES = 3  # looks without an answer, one after the other: the path is dead
+UNWATCHED_MS = 25_000  # without a look: what was seen before says nothing
 STRIKES = 4  # tries that a station, or what poses as one, ended: the other path may lead to the right one
 CALM_MS = 30_000  # the cable must have answered every look for so long; twice as long each time that it disappoints
 LONGEST_CALM_MS = 3_600_000
@@ -43,6 +44,10 @@ class Path:
         self.looked_ms: int | None = None
         self.answers_since_ms: int | None = None  # since when every look had its answer
         self.misses = 0
+
+    def is_unwatched(self, now_ms: int) -> bool:
+        """Whether nobody has looked for so long that what was seen before says nothing."""
+        return self.looked_ms is None or now_ms - self.looked_ms > UNWATCHED_MS
 
 
 class Paths:
@@ -139,7 +144,7 @@ class Paths:
         if self.at == CABLE or self.urgent or not cable.address:
             return None
         since_ms = cable.answers_since_ms
-        is_calm = since_ms is not None and now_ms - since_ms >= self._calm_ms
+        is_calm = since_ms is not None and now_ms - since_ms >= self._calm_ms and not cable.is_unwatched(now_ms)
         return CABLE if is_calm or self._left_well else None
 
     def changed(self, path: int) -> None:
@@ -165,12 +170,13 @@ class Paths:
     def looked(self, path: int, now_ms: int, answers: bool) -> None:
         """What a look found; without an address there is nothing to look with, and it found nothing."""
         one = self.paths[path]
+        was_unwatched = one.is_unwatched(now_ms)
         one.looked_ms = now_ms
         if path == self.at:
             return
         if answers:
             one.misses = 0
-            if one.answers_since_ms is None:
+            if one.answers_since_ms is None or was_unwatched:
                 one.answers_since_ms = now_ms
             if one.state == DEAD:
                 self.news.append((wire.SPARE_BACK, path, ""))

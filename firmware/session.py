@@ -80,7 +80,7 @@ class Session:
         self._paths = paths
         self._clock = Clock()
         self._roll = roll or Roll(self._clock)
-        self._inbox = mqtt.Inbox()  # one for all sessions: 4 KB in one piece may be hard to find later
+        self._inbox = mqtt.Inbox()  # one for all sessions: 2 KB in one piece may be hard to find later
         self._trust = None
         self._certificate = None  # that is shown in the place of the identity's
         self._packet_id = 0

@@ -11,9 +11,10 @@ import hashlib
 
 try:
     # CPython: stations judge thousands of messages a second
+    from functools import lru_cache  # type: ignore[import-not-found,unused-ignore]
     from hmac import compare_digest, digest  # type: ignore[import-not-found,unused-ignore]
 except ImportError:
-    digest = None
+    digest = lru_cache = None
 
 MAX_ENVELOPE = 1024  # bytes of a child's envelope
 MAX_FRAME = 2048  # bytes of a frame: an envelope, its hops and the frame's own header
@@ -64,6 +65,7 @@ ELSEWHERE = 47  # in an answer to a station: [child, …] that it misses and tha
 WANTED = 46  # the pieces of an update that come next: [the first 8 bytes of its head's SHA-256, offset]
 PATH = 48  # which carries the button's session
 SPARE = 49  # how its other one is
+TESTING = 50  # 1: presses may become tests; 2: they are
 
 # KIND
 ALARM = 1
@@ -112,6 +114,8 @@ CONTACT_STUCK = 15
 PATH_CHANGED = 60  # SUBJECT: the path that carries now; DETAIL: why
 SPARE_LOST = 61  # SUBJECT: the path over which no station answers, beside the one that carries; DETAIL: why
 SPARE_BACK = 62
+TESTING_BEGUN = 63  # presses are tests; DETAIL: [boot, seq] of the alarm that the pattern raised
+TESTING_ENDED = 64
 CHILD_SILENT = 16
 CHILD_BACK = 17
 BROKER_LOST = 18
@@ -149,6 +153,8 @@ CONFIGURE = 5
 UPDATE = 6
 PIECE = 7  # of an update, as an answer to a heartbeat's WANTED: never answered, and not numbered
 RENEW = 16
+TEST_MODE = 17  # DETAIL: see TEST_FOR_S; for how long presses may become tests
+TEST_OVER = 18
 
 # Entries of DETAIL of COMMAND_DONE and COMMAND_FAILED: which command, and a sentence
 ANSWER_BOOT = 0
@@ -157,6 +163,11 @@ ANSWER_TEXT = 5
 
 PIECE_BYTES = 768  # of an update in one message: with the longest ids an envelope still holds it
 PIECES = 4  # of them for one heartbeat
+
+# Entries of DETAIL of TEST_MODE: for how many seconds, and (boot, seq) of the heartbeat that it was sent upon
+TEST_FOR_S = 0
+TEST_BOOT = 1
+TEST_SEQ = 2
 
 # LOOP, as a heartbeat states it
 LOOP_AT_REST = 0
@@ -470,6 +481,10 @@ def unseal(octets, longest: int = MAX_FRAME) -> Envelope:
         raise WireError("something follows the message")
     if len(tag) != 32:
         raise WireError("the MAC is not 32 bytes long")
+    return Envelope(_kid_of(protected), message_of(payload), protected, payload, tag)
+
+
+def _kid_of(protected: bytes) -> str:
     header = decode(protected)
     if not isinstance(header, dict) or len(header) != 2 or header.get(1) != _HMAC_256:
         raise WireError("the protected header is not {1: 5, 4: kid}")
@@ -479,7 +494,12 @@ def unseal(octets, longest: int = MAX_FRAME) -> Envelope:
     name = _text(kid, "the kid")
     if not is_id(name):
         raise WireError("the kid is not an id")
-    return Envelope(name, message_of(payload), protected, payload, tag)
+    return name
+
+
+if lru_cache is not None:  # the same few senders again and again
+    _kid_of = lru_cache(4096)(_kid_of)
+    _protected = lru_cache(64)(_protected)
 
 
 def message_of(payload: bytes) -> dict:
@@ -540,6 +560,7 @@ _BOUND = {
     STORAGE: 255,
     PATH: 255,
     SPARE: 255,
+    TESTING: 255,
 }
 _TYPE = {
     SUBJECT: str,

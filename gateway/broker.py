@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 _KEPT = 200
+_ROUTINE = (b"Received P", b"Sending P")  # each packet of each message: nearly all that mosquitto says
 _RELOAD_S = 5.0  # mosquitto says within milliseconds that it reads its files again
 _ACL = """\
 # Written by tocsin; every start writes it again.
@@ -324,6 +325,8 @@ def _follow(
         if octets:
             *lines, rest = (rest + octets).split(b"\n")
             for line in lines:
+                if line.startswith(_ROUTINE):
+                    continue
                 text = line.decode(errors="replace")
                 watch.line(text)
                 listening |= text.startswith("mosquitto version ") and text.endswith(" running")

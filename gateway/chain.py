@@ -75,11 +75,16 @@ class Checkpoint:
     @classmethod
     def of_detail(cls, detail: Any) -> Checkpoint:
         """From `detail`. Raises ValueError."""
-        try:
-            position, cut, chain, count, at_ms, signature = (detail[number] for number in range(6))
-            return cls(int(position), bool(cut), bytes(chain), int(count), int(at_ms), bytes(signature))
-        except (KeyError, TypeError) as error:
-            raise ValueError("an event of a checkpoint carries none") from error
+        fields: list[Any] = [detail.get(number) for number in range(6)] if isinstance(detail, dict) else []
+        kinds = [type(one) for one in fields]
+        if (
+            kinds != [int, int, bytes, int, int, bytes]
+            or len(fields[2]) != len(GENESIS)
+            or min(fields[0], fields[3]) < 0
+        ):
+            raise ValueError("an event of a checkpoint carries none")
+        position, cut, chain, count, at_ms, signature = fields
+        return cls(position, bool(cut), chain, count, at_ms, signature)
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,7 +220,7 @@ def maintenance(
         until_ms = None if end else end_of(until, lasts, time.time_ns() // 1_000_000)
     except ValueError as error:
         raise _fail(str(error)) from error
-    who = by or os.environ.get("SUDO_USER") or os.environ.get("USER") or "?"
+    who = enrolment.printable(by) or os.environ.get("SUDO_USER") or os.environ.get("USER") or "?"
     try:
         with shell.exchange(settings) as exchange:
             changed = exchange.maintain(child, until_ms, who)

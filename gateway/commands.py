@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from sqlalchemy import Connection, Row, insert, select, update
 
-from firmware import configuration, wire
+from firmware import configuration, testing, wire
 from firmware.command import packed
 from firmware.settings import SettingsFault, network_fault
 from gateway import schema
@@ -37,6 +37,8 @@ LASTS_S = {
     wire.CONFIGURE: 14 * 86_400,
     wire.UPDATE: 86_400,
     wire.RENEW: 30 * 86_400,
+    wire.TEST_MODE: 900,
+    wire.TEST_OVER: 600,
 }
 NAMES = {
     wire.IDENTIFY: "identify",
@@ -46,6 +48,8 @@ NAMES = {
     wire.CONFIGURE: "configuration",
     wire.UPDATE: "update",
     wire.RENEW: "certificate",
+    wire.TEST_MODE: "testing",
+    wire.TEST_OVER: "testing_over",
 }
 LAST = 0xFFFFFFFF  # boot and seq of a message are no greater
 ANSWERS = {wire.COMMAND_DONE: "done", wire.COMMAND_FAILED: "failed"}
@@ -111,15 +115,17 @@ class Outstanding:
         if one:
             self.drop(child, one.number)
 
-    def due(self, child: str, now_ms: int, utc_ms: int) -> list[Waiting]:
-        """What to send to a child now; it counts as sent."""
+    def due(self, child: str, now_ms: int, utc_ms: int, *, upon_beat: bool = True) -> list[Waiting]:
+        """What to send to a child now; it counts as sent. upon_beat: its own heartbeat is at hand, which some need."""
         if child not in self._by_child:  # the usual case, of every heartbeat
             return []
         with self._lock:
             found = [
                 one
                 for one in self._by_child.get(child, {}).values()
-                if utc_ms < one.expires_at_ms and (one.sent_ms is None or now_ms - one.sent_ms >= AGAIN_MS)
+                if utc_ms < one.expires_at_ms
+                and (upon_beat or one.code != wire.TEST_MODE)
+                and (one.sent_ms is None or now_ms - one.sent_ms >= AGAIN_MS)
             ]
             for one in found:
                 one.sent_ms = now_ms
@@ -190,6 +196,10 @@ class Commands:
             raise CommandRefusedError(f"{child} shares no key with this station, so it would not believe the command")
         if code == wire.WIFI and (fault := network_fault(network)):
             raise CommandRefusedError(f"{fault}: nothing was sent")
+        if code == wire.TEST_MODE and (lasts_s or 0) > testing.LONGEST_S:
+            raise CommandRefusedError(
+                f"test mode is granted for {testing.LONGEST_S // 60} minutes at most: nothing was sent"
+            )
         about, plain = brings or ((network[0] if network else ""), None)
         if code == wire.CONFIGURE:
             try:
@@ -232,9 +242,13 @@ class Commands:
             last = connection.execute(select(_T.boot, _T.seq).order_by(_T.boot.desc(), _T.seq.desc()).limit(1)).first()
         return by_clock if last is None or by_clock > (last.boot, last.seq) else (last.boot, last.seq + 1)
 
-    def heard(self, child: str, now_ms: int, utc_ms: int) -> None:
-        """A believed heartbeat of a child came: what it has not answered is sent again. now_ms: monotonic."""
-        for one in self._outstanding.due(child, now_ms, utc_ms):
+    def heard(self, child: str, now_ms: int, utc_ms: int, beat: tuple[int, int] | None = None) -> None:
+        """A child is heard: what it has not answered is sent again. now_ms: monotonic. beat: (boot, seq) of its own heartbeat.
+
+        A grant of test mode goes only upon such a heartbeat and names it, with the seconds that are left, so that a station in between
+        can't keep it for later.
+        """
+        for one in self._outstanding.due(child, now_ms, utc_ms, upon_beat=beat is not None):
             key = self._registry.key_of(child)
             if key is None:  # retired since
                 return
@@ -247,6 +261,10 @@ class Commands:
             }
             if one.detail is not None:
                 message[wire.DETAIL] = one.detail
+            if one.code == wire.TEST_MODE and beat:
+                left_s = max(1, (one.expires_at_ms - utc_ms) // 1000)
+                detail = {wire.TEST_FOR_S: left_s, wire.TEST_BOOT: beat[0], wire.TEST_SEQ: beat[1]}
+                message[wire.DETAIL] = wire.encode(detail)
             self._send(child, wire.seal(message, self._station, key))
 
     def answered(self, connection: Connection, child: str, message: dict[int, Any], now_ms: int) -> None:

@@ -136,6 +136,7 @@ class Child:
     rssi_dbm: int | None = None  # None on a cable
     path: str | None = None  # "cable", "wifi": which carries, where the button says so
     spare: str | None = None  # "none", "ready", "dead": its other path, likewise
+    testing: str | None = None  # "granted": presses may become tests; "on": they are; None: they are alarms
     firmware: str | None = None
     uptime_ms: int | None = None
     pending: int | None = None

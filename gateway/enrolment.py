@@ -81,7 +81,8 @@ class Enrolment:
     certified_until_ms: int | None = None  # when its certificate ends; None: not known
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The text as every database takes it: without control characters and the like."""
     return "".join(c if c.isprintable() else " " for c in text).strip()
 
 
@@ -93,7 +94,7 @@ def _mac(text: str) -> str:
     return text
 
 
-Name = Annotated[str, Field(max_length=120), AfterValidator(_printable)]
+Name = Annotated[str, Field(max_length=120), AfterValidator(printable)]
 
 
 class NewButton(BaseModel):
@@ -108,7 +109,7 @@ class NewButton(BaseModel):
     site_name_ur: Name = ""
     entrance_name: Name = ""
     entrance_name_ur: Name = ""
-    address: Annotated[str, Field(max_length=300), AfterValidator(_printable)] = ""
+    address: Annotated[str, Field(max_length=300), AfterValidator(printable)] = ""
     phone: Name = ""
     mac: Annotated[str, AfterValidator(_mac)] = ""
     replaces: Id | None = None

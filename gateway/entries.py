@@ -65,12 +65,16 @@ def standing(row: RowMapping) -> Standing:
 
 def entry(connection: Connection, child: str) -> Enrolment | None:
     """The entry of a child; None: nobody of that id is here."""
+    if not wire.is_id(child):
+        return None
     row = connection.execute(EVERYONE.where(_C.id == child)).mappings().first()
     return _entry(row) if row else None
 
 
 def entries(connection: Connection, site: str | None = None) -> list[Enrolment]:
     """Every entry, or those of a site."""
+    if site is not None and not wire.is_id(site):
+        return []
     asked = EVERYONE.order_by(_C.site, _C.id)
     rows = connection.execute(asked if site is None else asked.where(_C.site == site)).mappings()
     return [_entry(row) for row in rows]

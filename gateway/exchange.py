@@ -7,40 +7,37 @@ from __future__ import annotations
 
 import itertools
 import logging
-import secrets
 import threading
 from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from firmware import wire
-from gateway import batch, logs, maintenance
-from gateway.clock import Clock
+from gateway import logs, maintenance
 from gateway.commands import Commands
 from gateway.desk import MaintenanceRefusedError, Outcome, State
 from gateway.ingest import Arrival, Judge, RefusedError
-from gateway.journal import Entry, Heard, Journal, Kept, kind_of, own_entry
-from gateway.relay import Identity, Letter
-from gateway.supervision import Return, Silence, Supervision, Verdict
+from gateway.journal import Entry, Heard, Journal, Kept, kind_of
+from gateway.relay import Identity
+from gateway.supervision import Supervision, Verdict
 from gateway.vocabulary import (
-    CAUSES,
-    CODES,
     MAINTENANCE_BY,
     MAINTENANCE_UNTIL_MS,
     MANY_COUNT,
     MANY_NAMED,
-    MANY_WHY,
     REFUSAL_COUNT,
     REFUSAL_WHY,
     STAGES,
     STATES,
 )
+from gateway.voice import Voice, said
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
+    from gateway.clock import Clock
     from gateway.maintenance import Maintenance
     from gateway.notice import NoticeBoard
     from gateway.refusals import Refusals
@@ -51,19 +48,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ANSWER_MS = 9_000  # a button of headquarters' own is answered about this often; stations, and what they pass on, always
-NAMED_ROOM = 640  # bytes of the ids in one event
 CLOCK_SAMPLES = 12
 HELD = 100  # messages that the broker keeps for a journal in trouble: half of its window stays free for alarms
 EVENTS_UNKEPT, ALARMS_UNKEPT = 100, 1_000  # so many may wait for a journal in trouble; more are left to who sent them
 MOST_ELSEWHERE = 4  # children named in one answer: with those under maintenance they must fit into an envelope
-MOST_WAITING = (
-    20_000  # writes, while the journal can't be written; what comes from children is bounded by their brokers
-)
-
-
-def said(message: dict[int, Any]) -> str | None:
-    """What an alarm or an event says, in a word."""
-    return CAUSES.get(message[wire.CAUSE]) if wire.CAUSE in message else CODES.get(message.get(wire.CODE, 0))
 
 
 @dataclass(slots=True)
@@ -75,7 +63,7 @@ class Report:
     heard_at_ms: int
 
 
-class Exchange:
+class Exchange(Voice):
     """Joins ingest, journal, supervision and relay of one station. Safe from any thread."""
 
     def __init__(
@@ -88,43 +76,28 @@ class Exchange:
         boot: int,
         clock: Clock | None = None,
     ) -> None:
-        self.settings = settings
-        self.clock = clock or Clock()
+        super().__init__(settings, journal, registry, refusals, notices, boot, clock)
         self.reports: dict[str, Report] = {}
         self.clock_offsets: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=CLOCK_SAMPLES))
         self.supervision = Supervision(
             int(settings.supervision.deadline_s * 1000), int(settings.supervision.signed_s * 1000), settings.station
         )
         self.maintenance: dict[str, Maintenance] = {}
-        self.counters: dict[str, int] = defaultdict(int)
         self.uplinks: Sequence[Uplink] = ()
         self.send_down: Callable[[str, bytes], None] = lambda _topic, _payload: None
         self.wanted: Callable[[str, dict[int, Any]], None] = lambda _child, _message: None  # pieces of an update
         self.confirm: Callable[[str], None] = lambda _child: None  # a pending child was believed
         self.pressed: Callable[[float], None] = lambda _seconds: None  # of a press: how long until it was committed
         self.watch_lock = threading.RLock()
-        self._journal = journal
-        self._registry = registry
-        self._refusals = refusals
-        self._notices = notices
-        self._boot = boot
-        self._seq = itertools.count(1)
-        self._own_key = secrets.token_bytes(32)  # own entries are sealed anew for each parent
         self._hq = settings.role == "hq"
         self._judge = Judge(
             settings.station, self._hq, registry.key_of, registry.is_station, registry.absence, registry.is_vouched
         )
-        self._routes: dict[str, str] = {}
         self._answered: dict[str, int] = {}
         self.commands = Commands(settings.station, journal, registry, self._send_command)
-        self._dirty: set[str] = set()
         self._unkept: set[Identity] = set()  # in memory only while the journal can't be written
         self._held: dict[int, Callable[[], None]] = {}  # what the broker may not forget yet
         self._tickets = itertools.count()
-
-    def next_identity(self) -> tuple[int, int]:
-        """(boot, seq) for a message of the station's own."""
-        return self._boot, next(self._seq)
 
     # ------------------------------------------------------------------------------------ from below
 
@@ -255,7 +228,7 @@ class Exchange:
         def bare(connection: Connection) -> Kept:
             return self._journal.keep_bare(connection, entry)
 
-        self._journal.later(keep, committed, alarm=alarm, failed=unkept, instead=bare)
+        self._journal.later(keep, committed, alarm=alarm, failed=unkept, instead=bare, entry=entry)
 
     def _take_on(self, identity: tuple[str, int, int], *, alarm: bool) -> bool:
         """Whether a message is to be journaled. While the disk is in trouble a repeat is not, nor one too many: memory is bounded."""
@@ -277,24 +250,6 @@ class Exchange:
         done = self._held.pop(ticket, None)
         if done is not None:  # else it was let go before
             done()
-
-    def offer(self, entry: Entry) -> bool:
-        """Hands an entry to every parent. False: one had no room; offer an entry again that was not committed yet."""
-        taken = [
-            uplink.offer(
-                Letter(
-                    Identity(*entry.identity),
-                    entry.kind == wire.ALARM,
-                    entry.envelope,
-                    [*entry.hops, [self.settings.station, entry.received_at_ms]],
-                    entry.happened_at_ms,
-                )
-            )
-            for uplink in self.uplinks
-        ]
-        for uplink in self.uplinks:
-            logs.hop("offered", entry.identity, alarm=entry.kind == wire.ALARM, parent=uplink.parent.id)
-        return all(taken)
 
     def _learn(self, arrival: Arrival, happened_at_ms: int) -> None:
         """What a station below says of its own children: at worst it makes us look twice."""
@@ -371,7 +326,8 @@ class Exchange:
         self._answer(arrival, now)
         if self._hq:
             for child in (source, *alive):
-                self.commands.heard(child, now, self.clock.utc_ms())
+                beat = arrival.identity[1:] if child == source else None
+                self.commands.heard(child, now, self.clock.utc_ms(), beat)
             if wire.WANTED in message:
                 self.wanted(source, message)
         for shown_boot, shown_seq, stage in message.get(wire.SHOWN, []) if self._hq else []:
@@ -520,52 +476,6 @@ class Exchange:
 
     # --------------------------------------------------------------------------------------- receipts
 
-    def receipt(
-        self, identity: tuple[str, int, int], stage: int, via: str | None = None, more: dict[int, Any] | None = None
-    ) -> None:
-        """Tells a child how far its message came. Only with a committed message, or a heartbeat.
-
-        via: the child whose connection brought the message, if it is an answer; else the way its source takes now.
-        """
-        child = via or self._route(identity[0])
-        self.send_down(f"tocsin/1/{child}/receipt", self._sealed_receipt(identity, stage, child, more))
-
-    def _receipts(self, station: str, receipts: list[tuple[tuple[str, int, int], int]]) -> None:
-        """Answers a batch of a station's with one: each receipt in it is what it would be alone."""
-        entries = (batch.letter(self._sealed_receipt(identity, stage, station)) for identity, stage in receipts)
-        key = self._registry.key_of(station)
-        if key is None:  # it was retired meanwhile, or this is a site, whose stations below share no key with it
-            for identity, stage in receipts:
-                self.receipt(identity, stage, station)
-            return
-        for payload in batch.packed(entries, self.settings.station, key):
-            self.send_down(f"tocsin/1/{station}/receipt", payload)
-
-    def _sealed_receipt(
-        self, identity: tuple[str, int, int], stage: int, via: str, more: dict[int, Any] | None = None
-    ) -> bytes:
-        """For the source; where it shares no key with this station, for the one that vouches for it, else bare."""
-        source, boot, seq = identity
-        message = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: stage, wire.DEVICE: source}
-        message |= more or {}
-        key = self._registry.receipt_key_of(source)
-        if key is None and self._registry.is_vouched(source, via):
-            key = self._registry.key_of(via)
-        return wire.encode(message) if key is None else wire.seal(message, self.settings.station, key)
-
-    def _dismiss(self, topic: str, about: tuple[str, int, int] | None) -> None:
-        """Tells a station below that what it framed will never be believed, so that it stops sending it."""
-        station = topic.split("/")[2] if topic.count("/") > 1 else ""
-        key = self._registry.key_of(station)
-        if about is None or key is None:
-            return
-        source, boot, seq = about
-        message = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: 0, wire.DEVICE: source}
-        self.send_down(f"tocsin/1/{station}/receipt", wire.seal(message, self.settings.station, key))
-
-    def _route(self, child: str) -> str:
-        return self._routes.get(child, child)
-
     def receipted(self, parent: str, receipts: Sequence[tuple[dict[int, Any], bytes]]) -> None:
         """A parent's receipts: into the journal; those of the buttons' headquarters verbatim on to the child, too."""
         simple: list[tuple[tuple[str, int, int], int]] = []
@@ -645,59 +555,6 @@ class Exchange:
         self.counters["commands passed down"] += 1
         self._send_command(command[wire.DEVICE], payload)
 
-    # ------------------------------------------------------------------------------------- own events
-
-    def event(self, code: int, subject: str = "", detail: object = None) -> None:
-        """Journals an event of the station's own and relays it."""
-        if self._journal.backlog > MOST_WAITING and self._journal.trouble:
-            self.counters["own events not kept"] += 1
-            return
-        entry = self.own(code, subject, detail)
-
-        def committed(kept: Kept) -> None:
-            logs.hop("committed", entry.identity, says=said(entry.message), about=subject, number=kept.id)
-            self.offer(entry)
-            self._notices.tell("happenings", "children")
-
-        self._journal.put(entry, committed)
-
-    def own(self, code: int, subject: str, detail: object) -> Entry:
-        """An event of the station's own, to be journaled and offered."""
-        now = self.clock.utc_ms()
-        return own_entry(self.settings.station, self.next_identity(), code, subject, detail, now, self._own_key)
-
-    def changed(self) -> None:
-        """Tells open pages that the registry is another."""
-        self._notices.tell("happenings", "children")
-
-    def refuse(self, who: str, why: str, sample: bytes | str, count: int = 1) -> None:
-        """Counts something that was turned away, and makes an event of it now and then."""
-        total = self._refusals.note(who, why, self.clock.utc_ms(), sample, count)
-        logs.hop("refused", None, who=who, why=why, count=count)
-        self._notices.tell("health")
-        if total is not None:
-            self.event(wire.REFUSAL, who[:64], {REFUSAL_WHY: why[:200], REFUSAL_COUNT: total})
-
-    def silent(self, found: Sequence[Silence]) -> None:
-        """Makes events of silent children."""
-        for silence in found:
-            lost = (silence.child, *silence.others)
-            self._dirty.update((*lost, *silence.behind))
-            why = f"{silence.why}, silent for {silence.silent_ms / 1000:.0f} s"
-            if silence.others:
-                self.event(wire.MANY_SILENT, self.settings.station, _many((*lost, *silence.behind), why))
-                continue
-            told = _many(silence.behind, f"{why}; behind it") if silence.behind else why
-            self.event(wire.CHILD_SILENT, silence.child, told)
-
-    def returned(self, found: Sequence[Return]) -> None:
-        """Makes events of children that are heard again."""
-        for one in found:
-            if one.others:
-                self.event(wire.MANY_BACK, self.settings.station, _many((one.child, *one.others), ""))
-            else:
-                self.event(wire.CHILD_BACK, one.child)
-
     # ------------------------------------------------------------------------------------------ steps
 
     def step(self, number: int, state: State, by: str, note: str, outcome: Outcome | None) -> None:
@@ -745,13 +602,3 @@ class Exchange:
             )
         if heard:
             self._journal.later(lambda connection: self._journal.keep_heard(connection, heard))
-
-
-def _many(children: Sequence[str], why: str) -> dict[int, Any]:
-    """The detail of an event about several children: as many as fit by name, and how many there are."""
-    named, room = [], NAMED_ROOM
-    for child in children[: wire.MAX_ITEMS]:
-        room -= len(child) + 2
-        if room >= 0:
-            named.append(child)
-    return {MANY_WHY: why[:200], MANY_NAMED: named, MANY_COUNT: len(children)}

@@ -91,11 +91,6 @@ class Judge:
         except RefusedError as error:
             return error
 
-    def judge(self, topic: str, payload: bytes) -> Arrival:
-        """The one message that came on `topic`, alone or in a frame. Raises RefusedError."""
-        child, lane = self._place(topic)
-        return self._alone(lane, child, self._outer(child, payload, wire.MAX_FRAME), payload)
-
     def _alone(self, lane: int, child: str, outer: wire.Envelope, payload: bytes) -> Arrival:
         framed = outer.message[wire.KIND] == wire.FRAME
         longest = wire.MAX_FRAME if framed else wire.MAX_ENVELOPE
@@ -136,6 +131,8 @@ class Judge:
         except wire.WireError as error:
             raise RefusedError(child, f"in a frame: {error}") from error
         about = inner.kid, inner.message.get(wire.BOOT, 0), inner.message.get(wire.SEQ, 0)
+        if inner.kid == self.station:
+            raise RefusedError(child, "it passed on a message in this station's own name", about)
         try:
             vouched = self.is_vouched(inner.kid, child)
             if not vouched:
@@ -166,7 +163,7 @@ class Judge:
         if kind != lane or (hops and kind == wire.PRESENCE):
             raise RefusedError(child, "the kind of the message is not that of its topic")
         if (
-            envelope.message.get(wire.CODE, 0) >= wire.CHILD_SILENT
+            wire.CHILD_SILENT <= envelope.message.get(wire.CODE, 0) < wire.PATH_CHANGED
             and not vouched
             and not self.is_station(envelope.kid)
         ):

@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import chain, database, schema
+from gateway import chain, database, schema, together
 from gateway.chain import Checkpoint, Sealer
 from gateway.desk import MaintenanceRefusedError, Outcome, State, StepRefusedError, StorageError
 from gateway.incidents import check_step
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH = 500
+TOGETHER = 25  # events written at one go: an alarm waits for no more
+FULL = 200  # alarms
 EX_IOERR = 74
 RETRY_S = 1.0  # in trouble
 STUCK_S = 1.0  # a write that waits for longer
@@ -132,9 +134,14 @@ class _Job:
     patient: bool = True  # False: somebody waits for it, and is told rather than kept waiting
     instead: Callable[[Connection], Any] | None = None
     key: object = None
+    entry: Entry | None = None  # that the work keeps
 
 
-class _UnfitError(Exception):
+class NumberTakenError(Exception):
+    """An event of the station's own would be lost, because its number is in the journal with another content."""
+
+
+class UnwritableError(Exception):
     """What a job would write has no place in the database."""
 
 
@@ -167,6 +174,7 @@ class Journal:
         self.on_checkpoint: Callable[[Checkpoint], None] = lambda _: None
         self._sealer = sealer
         self._head: tuple[int, bytes] | None = None  # the newest entry and its chain, within a transaction
+        self._ahead: dict[int, Kept] = {}  # entries of this transaction that were written before their jobs, by id()
         self._news = 0  # entries since the last checkpoint, but for those that tell of checkpoints
         self._sealed_at = time.monotonic()
         self._tried_at = time.monotonic()
@@ -194,6 +202,14 @@ class Journal:
         return len(self._alarms) + len(self._others)
 
     @property
+    def full(self) -> bool:
+        """Whether so many alarms wait that more of them would only wait here rather than at the broker."""
+        if len(self._alarms) <= FULL or self.trouble is not None:
+            return False
+        began = self._in_hand  # others may wait for long behind alarms: that is no reason to read more of these
+        return began is None or time.monotonic() - began < STUCK_S
+
+    @property
     def waiting_s(self) -> float:
         """How long the oldest write has been waiting, in seconds."""
         with self._waiting:
@@ -208,7 +224,7 @@ class Journal:
 
     def put(self, entry: Entry, done: Callable[[Kept], None]) -> None:
         """Journals an entry; `done` is called on the writing thread after the commit."""
-        self.later(lambda connection: self.keep(connection, entry), done, alarm=entry.kind == wire.ALARM)
+        self.later(lambda connection: self.keep(connection, entry), done, alarm=entry.kind == wire.ALARM, entry=entry)
 
     def later(
         self,
@@ -219,13 +235,15 @@ class Journal:
         failed: Callable[[Exception], None] = lambda _: None,
         key: object = None,
         instead: Callable[[Connection], T] | None = None,
+        entry: Entry | None = None,
     ) -> None:
         """Does `work` in the next transaction. It may raise StepRefusedError or KeyError, before it writes anything.
 
         It may be done more than once, until one time is committed. key: of equal ones that wait only the last is done.
         instead: is done if `work` fails for a value that has no place in the database; failed(error) if that does, too.
+        entry: that `work` surely keeps; it may be written before, with others.
         """
-        self._add(_Job(work, done, failed, time.monotonic(), alarm, key=key, instead=instead))
+        self._add(_Job(work, done, failed, time.monotonic(), alarm, key=key, instead=instead, entry=entry))
 
     def now(self, work: Callable[[Connection], T]) -> T:
         """Does `work` and returns its result once it is committed. Raises StorageError if nothing can be written now,
@@ -346,15 +364,20 @@ class Journal:
             self._connection = self._writer.connect()
         self._head, fresh, sealed = None, self._news, None
         later: list[_Job] = []
+        begun = 0
         try:
             with self._connection.begin():
                 for number, job in enumerate(jobs):
-                    if number and self._alarms and not job.alarm:
-                        later = jobs[number:]  # an alarm came: it waits for this commit, and for no more
-                        break
+                    if number == begun:
+                        if number and self._alarms and not job.alarm:
+                            later = jobs[number:]  # an alarm came: it waits for this commit, and for no more
+                            break
+                        begun += BATCH if job.alarm else TOGETHER
+                        group = () if apart else jobs[number:begun]
+                        self._keep_together(self._connection, [one.entry for one in group if one.entry])
                     try:
                         results.append((job, (self._apart(job) if apart else job.work)(self._connection)))
-                    except (StepRefusedError, MaintenanceRefusedError, KeyError, _UnfitError) as error:
+                    except (StepRefusedError, MaintenanceRefusedError, KeyError, UnwritableError) as error:
                         refused.append((job, error))
                 if self._sealer and self._is_due(closing=closing):
                     sealed = self._checkpoint(self._connection, self._sealer)
@@ -374,14 +397,14 @@ class Journal:
             except Exception:
                 logger.exception("what follows on a commit failed")
         for job, reason in refused:
-            if isinstance(reason, _UnfitError):
+            if isinstance(reason, UnwritableError):
                 logger.error("something can't be journaled: %s", reason)
             job.failed(reason)
         if sealed:
             self._sealed(sealed)
 
     def _apart(self, job: _Job) -> Callable[[Connection], Any]:
-        """Its work, or what is to be done instead, under a savepoint. Raises _UnfitError."""
+        """Its work, or what is to be done instead, under a savepoint. Raises UnwritableError."""
 
         def work(connection: Connection) -> Any:
             before, why = (self._head, self._news), ""
@@ -400,7 +423,7 @@ class Journal:
                     self.unfit += attempt is job.work
                     logger.exception("a write failed for what it says")
                     self._head, self._news = before
-            raise _UnfitError(why)
+            raise UnwritableError(why)
 
         return work
 
@@ -466,6 +489,8 @@ class Journal:
 
     def keep(self, connection: Connection, entry: Entry, *, relayed: bool = True) -> Kept:
         """Writes an entry within a transaction; `put` is the ordinary way. relayed: whether parents and pages get it."""
+        if self._ahead and (ahead := self._ahead.pop(id(entry), None)):
+            return ahead
         kept = self._enter(connection, entry, relayed=relayed)
         for follow in self._consequences(entry, relayed=relayed) if kept.fresh else ():
             follow(connection, kept.id, entry)
@@ -485,14 +510,8 @@ class Journal:
         return kept
 
     def _enter(self, connection: Connection, entry: Entry, *, relayed: bool) -> Kept:
-        source, boot, seq = entry.identity
         position, before = self._head = self._head or head(connection)
-        hops = wire.encode(entry.hops)
-        kind = RECORD if not relayed or entry.message.get(wire.CODE) in RECORDS else entry.kind
-        columns = [
-            position + 1, source, boot, seq, kind,
-            entry.happened_at_ms, int(entry.exact), entry.received_at_ms, entry.envelope, hops,
-        ]  # fmt: skip
+        columns = together.columns(position + 1, entry, _kind(entry) if relayed else RECORD)
         now_chain = chain.link(before, columns)
         number = connection.execute(
             _KEEP[connection.dialect.name], dict(zip((*chain.HASHED, "chain"), (*columns, now_chain), strict=True))
@@ -513,11 +532,29 @@ class Journal:
         rows = [{"entry": number, "parent": parent, "kind": entry.kind} for parent in self.parents]
         connection.execute(insert(schema.deliveries), rows)
 
+    def _keep_together(self, connection: Connection, entries: Sequence[Entry]) -> None:
+        """Writes what jobs of this transaction will keep, if none of it was there before."""
+        self._ahead = {}
+        if len(entries) < 2:
+            return
+        before = self._head or head(connection)
+        now = together.write(connection, before, entries, self.parents, _kind, incident)
+        if now is None:
+            return
+        self._head = now
+        self._news += sum(entry.message.get(wire.CODE) != wire.CHECKPOINT for entry in entries)
+        for number, entry in enumerate(entries, before[0] + 1):
+            self._ahead[id(entry)] = Kept(number, fresh=True, conflict=False, stage=wire.AT_HQ)
+
     def _repeated(self, connection: Connection, entry: Entry) -> Kept:
         number, envelope = connection.execute(
             select(schema.journal.c.id, schema.journal.c.envelope).where(*_is(entry.identity))
         ).one()
         conflict = _lasting(wire.unseal(envelope).message) != _lasting(entry.message)
+        if conflict and self._sealer and entry.source == self._sealer.station:
+            raise NumberTakenError(
+                f"{'/'.join(map(str, entry.identity))} is another event already: the next start's are not"
+            )
         return Kept(number, fresh=False, conflict=conflict, stage=stage_of(connection, entry.identity) or wire.AT_HQ)
 
     def delivered(
@@ -718,6 +755,11 @@ _KEEP = {
     .returning(schema.journal.c.id)
     for name, made in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 }
+
+
+def _kind(entry: Entry) -> int:
+    """Of an entry that is relayed, as the table says it."""
+    return RECORD if entry.message.get(wire.CODE) in RECORDS else entry.kind
 
 
 def _unwritten(why: str) -> StorageError:

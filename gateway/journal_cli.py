@@ -149,8 +149,12 @@ def checkpoints(
     with _told():
         settings = load(config)
         with _readers(settings) as engine, engine.connect() as connection:
-            for one in keeping.witnessed(connection, of):
+            found = list(keeping.witnessed(connection, of))
+        for one in found:
+            if one is not None:
                 typer.echo(one.line)
+        if bad := found.count(None):
+            typer.echo(f"{bad:,} events of {of} carry no checkpoint, though they say so: left out", err=True)
 
 
 @app.command()

@@ -87,13 +87,16 @@ def checkpoints(connection: Connection) -> list[Checkpoint]:
     ]
 
 
-def witnessed(connection: Connection, station: str) -> Iterator[Checkpoint]:
-    """The checkpoints that a station below told this one of."""
+def witnessed(connection: Connection, station: str) -> Iterator[Checkpoint | None]:
+    """The checkpoints that a station below told this one of; None for an event that carries none."""
     for rows in chunks(connection, select(_J.envelope).where(_J.source == station, _J.kind == RECORD)):
         for row in rows:
             message = wire.unseal(row.envelope).message
             if message[wire.CODE] == wire.CHECKPOINT:
-                yield Checkpoint.of_detail(message.get(wire.DETAIL))
+                try:
+                    yield Checkpoint.of_detail(message.get(wire.DETAIL))
+                except ValueError:
+                    yield None
 
 
 def verify(

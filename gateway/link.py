@@ -15,14 +15,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import paho.mqtt.client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-
+from gateway.client import Client, show
 from gateway.ways import Ways
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    import paho.mqtt.client as mqtt
 
 logger = logging.getLogger(__name__)
 
@@ -42,38 +42,6 @@ class _NamedContext(ssl.SSLContext):
         return super().wrap_socket(*args, **kwargs)
 
 
-class Client(mqtt.Client):
-    """A client that tells when its thread last came round, and whose certificate may be renewed.
-
-    beat_ms: monotonic milliseconds. trust: what its connections are made with.
-    """
-
-    beat_ms = 0
-    _gap_ms = 0
-    trust: ssl.SSLContext
-
-    def beat(self, *_: object) -> None:
-        """Its thread runs."""
-        now = _now_ms()
-        self._gap_ms = max(self._gap_ms, now - self.beat_ms)
-        self.beat_ms = now
-
-    def gap_ms(self, now_ms: int) -> int:
-        """The longest time without a beat since this was last asked."""
-        gap_ms, self._gap_ms = max(self._gap_ms, now_ms - self.beat_ms), 0
-        return gap_ms
-
-    def loop_misc(self) -> MQTTErrorCode:
-        """What paho's thread does once a second while it is connected, and a beat."""
-        self.beat()
-        return super().loop_misc()
-
-    def show(self, identity: Path, passphrase: str | None = None) -> None:
-        """Shows the certificate that is in the identity's folder now from the next connection on. Raises OSError."""
-        _show(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), identity, passphrase)  # one that fails would spoil the other
-        _show(self.trust, identity, passphrase)
-
-
 def _no_delay(_client: mqtt.Client, _data: object, opened: Any) -> None:
     opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or Nagle and a delayed ACK cost 40 ms a message
     if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -90,12 +58,8 @@ def context(server: str, identity: Path, passphrase: str | None = None) -> ssl.S
     made.server_name = server
     made.minimum_version = ssl.TLSVersion.TLSv1_2
     made.load_verify_locations(identity / "ca.pem")
-    _show(made, identity, passphrase)
+    show(made, identity, passphrase)
     return made
-
-
-def _show(made: ssl.SSLContext, identity: Path, passphrase: str | None) -> None:
-    made.load_cert_chain(identity / "cert.pem", identity / "key.pem", password=passphrase or "")
 
 
 def client(
@@ -112,18 +76,10 @@ def client(
 
     passphrase: of its key, if that is sealed.
     """
-    made = Client(
-        CallbackAPIVersion.VERSION2,
-        client_id=own_id,
-        clean_session=not keep_session,
-        manual_ack=True,
-        reconnect_on_failure=reconnect,
-    )
-    made.trust = context(server, identity, passphrase)
-    made.tls_set_context(made.trust)
+    trust = context(server, identity, passphrase)
+    made = Client(own_id, trust, keep_session=keep_session, reconnect=reconnect)
     made.max_inflight_messages_set(0)  # the relay has windows of its own
     made.max_queued_messages_set(0)
-    made.reconnect_delay_set(min_delay=1, max_delay=3)
     made.connect_timeout = 4 if reconnect else TRY_S
     made.on_socket_open = _no_delay
     made.on_connect_fail = made.beat

@@ -15,6 +15,8 @@ class _Waiter:
         self._closed = False
 
     def tell(self, topic: str) -> None:
+        if topic in self._changed:  # nobody took it yet; whoever does asks only afterwards what is true
+            return
         with self._condition:
             self._changed.add(topic)
             self._condition.notify_all()

@@ -25,7 +25,7 @@ UNANSWERED_MS = (
 BATTERY_STEP_MV = 100
 MATTERS = (
     wire.BOOT, wire.LOOP, wire.TAMPER, wire.STORAGE, wire.SUPPLY, wire.PENDING, wire.SHOWN, wire.REFUSED, wire.FIRMWARE,
-    wire.PATH, wire.SPARE,
+    wire.PATH, wire.SPARE, wire.TESTING,
 )  # fmt: skip
 WANTS = 0.05  # of such a time: what a heartbeat counts that asks for pieces of an update, and needs no other reason
 BURST, REFILL_MS = 6, 10_000  # a child whose state flutters is passed on six times at once, then every 10 s

@@ -51,6 +51,7 @@ from gateway.vocabulary import (
     STEP_BY,
     STEP_NOTE,
     STEP_OUTCOME,
+    TESTINGS,
 )
 
 if TYPE_CHECKING:
@@ -272,6 +273,7 @@ class Reception:
             rssi_dbm=message.get(wire.RSSI),
             path=PATHS.get(message.get(wire.PATH, -1)),
             spare=SPARES.get(message.get(wire.SPARE, -1)),
+            testing=TESTINGS.get(message.get(wire.TESTING, 0)),
             firmware=message.get(wire.FIRMWARE),
             uptime_ms=message.get(wire.UPTIME),
             pending=message.get(wire.PENDING),

@@ -14,6 +14,7 @@ from firmware import wire
 from gateway import enrolment, entries, keys, registry_log, revocation, sitebook, technicians
 from gateway.clock import utc_ms
 from gateway.enrolment import PENDING_MS, RegistryRefusedError, TokenRefusedError, UnfitError, UnknownChildError
+from gateway.journal import UnwritableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -243,7 +244,10 @@ class Registrar:
     # ------------------------------------------------------------------------------- the one commit
 
     def _change(self, work: Callable[[Connection], tuple[T, Sequence[Told]]]) -> T:
-        result, entries = self._journal.now(lambda connection: self._changed(connection, work))
+        try:
+            result, entries = self._journal.now(lambda connection: self._changed(connection, work))
+        except UnwritableError as error:
+            raise UnfitError(f"nothing was changed: something that was sent can't be kept ({error})") from error
         if isinstance(result, RegistryRefusedError):
             raise result
         self._registry.refresh()

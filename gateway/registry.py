@@ -182,6 +182,8 @@ class Registry:
         return found[0] if found else None
 
     def _person(self, name: str) -> tuple[Person, str] | None:
+        if not name.isprintable():
+            return None
         with self._readers.connect() as connection:
             row = connection.execute(select(schema.people).where(schema.people.c.name == name)).mappings().first()
         return (Person(row["name"], row["full_name"], row["role"]), row["password"]) if row else None

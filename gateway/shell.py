@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from gateway import database
+from gateway.enrolment import printable
 from gateway.exchange import Exchange
 from gateway.journal import Journal
 from gateway.notice import NoticeBoard
@@ -73,4 +74,4 @@ def reader(settings: Settings) -> Iterator[Connection]:
 
 def user() -> str:
     """Who works at this shell, as events tell it."""
-    return f"{getpass.getuser()[:48]} (shell)"
+    return f"{printable(getpass.getuser()[:48])} (shell)"

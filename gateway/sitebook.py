@@ -86,6 +86,8 @@ def _position(row: Row[Any]) -> Position | None:
 def changes(connection: Connection, site: str) -> list[SiteChange]:
     """Every save of a site, newest first."""
     made: dict[int, SiteChange] = {}
+    if not wire.is_id(site):
+        return []
     rows = connection.execute(select(schema.site_changes).where(_H.site == site).order_by(_H.number.desc(), _H.field))
     for row in rows:
         before = made.get(row.number) or SiteChange(row.number, row.at_ms, row.by, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import secrets
@@ -127,6 +128,7 @@ class Station:
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_message = self._message
+        self._client.full = lambda: self.journal.full
         self._certificate_ns = self._certified_at()
         self._watched: set[str] = set()
         self._ticked = monotonic_ms()
@@ -143,6 +145,8 @@ class Station:
 
     def run(self) -> int:
         """Runs until SIGTERM or SIGINT."""
+        gc.freeze()  # modules and tables stay for good: no collection need look at them
+        gc.set_threshold(20_000, 20, 20)  # hardly anything that a message leaves behind is a circle
         sys.setswitchinterval(0.0005)  # an alarm's thread does not wait 5 ms for a page's
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._ending.set())

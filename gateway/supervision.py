@@ -118,6 +118,7 @@ class Supervision:
     maintained: dict[str, int] = field(default_factory=dict)  # whose silence is no event, until when
     _behind: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _returning: list[_Lost] = field(default_factory=list)
+    _rough_until_ms: int = 0  # the network that this station's own buttons share, as far as the heartbeats of any show
 
     # ------------------------------------------------------------------------------------ who is expected
 
@@ -184,6 +185,8 @@ class Supervision:
                 return Verdict.HELD_UP
             if offset - least > ROUGH_LAG_MS:
                 watched.rough_until_ms = now_ms + ROUGH_FOR_MS
+                if not via and not watched.station:
+                    self._rough_until_ms = watched.rough_until_ms
                 if via and via in self.children:  # it came over that station's link, too
                     self.children[via].rough_until_ms = watched.rough_until_ms
         watched.last_ms = watched.signed_ms = now_ms
@@ -409,7 +412,8 @@ class Supervision:
         unsigned_at = watched.signed_ms + self.signed_ms
         if watched.uncertain:
             return unsigned_at, "its gateway has more trouble than it can name, and it has not signed a heartbeat"
-        rough = now_ms < watched.rough_until_ms
+        shared = not watched.via and not watched.station
+        rough = now_ms < (max(watched.rough_until_ms, self._rough_until_ms) if shared else watched.rough_until_ms)
         patience_ms = self.deadline_ms
         if watched.via:
             patience_ms += GATHER_MS + 500  # its own station may still be gathering, and has the first word

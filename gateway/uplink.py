@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import paho.mqtt.client as mqtt
 
+    from gateway.client import Client
     from gateway.journal import Journal
     from gateway.settings import Parent, Settings
 
@@ -266,7 +267,7 @@ class Uplink:
 
     # ------------------------------------------------------------------------------------- the client
 
-    def _client(self) -> link.Client:
+    def _client(self) -> Client:
         made = link.client(
             self._station,
             self.parent.id,

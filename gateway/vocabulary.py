@@ -22,6 +22,8 @@ CODES = {
     wire.PATH_CHANGED: "path_changed",
     wire.SPARE_LOST: "spare_lost",
     wire.SPARE_BACK: "spare_back",
+    wire.TESTING_BEGUN: "testing_begun",
+    wire.TESTING_ENDED: "testing_ended",
     wire.CHILD_SILENT: "child_silent",
     wire.CHILD_BACK: "child_back",
     wire.BROKER_LOST: "broker_lost",
@@ -60,6 +62,7 @@ LOOPS = {
 }
 PATHS = {wire.BY_CABLE: "cable", wire.BY_WIFI: "wifi"}
 SPARES = {wire.NO_SPARE: "none", wire.SPARE_READY: "ready", wire.SPARE_DEAD: "dead"}
+TESTINGS = {1: "granted", 2: "on"}
 STAGES = {
     State.RAISED: wire.AT_HQ,
     State.ACKNOWLEDGED: wire.ACKNOWLEDGED,

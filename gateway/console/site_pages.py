@@ -10,6 +10,7 @@ from starlette.datastructures import FormData
 
 from firmware.wire import is_id
 from gateway import sites
+from gateway.console.pages import Number
 from gateway.console.parts import Console, ConsoleNow, FormSender, Problem, SignedIn, Visitor, WordsNow, page, redirect
 from gateway.console.streams import View
 from gateway.console.words import Words
@@ -100,7 +101,7 @@ def save(
 
 
 @router.post("/sites/{site}/changes/{number}/undo")
-def undo(console: ConsoleNow, sender: FormSender, words: WordsNow, site: SiteId, number: int) -> Response:
+def undo(console: ConsoleNow, sender: FormSender, words: WordsNow, site: SiteId, number: Number) -> Response:
     """Takes a change back."""
     _administrator(sender, words)
     console.desk.undo_site(site, number, sender.person.name)

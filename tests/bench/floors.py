@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from demo.process import wait_until
-from gateway import link
+from tests.bench.bare import bare_client
 from tests.bench.peer import PROBE
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ class Floors:
         for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", "CREATE TABLE rows (octets BLOB)"):
             self._database.execute(statement)
         identity = peer.folder / "probe"
-        self._listener = link.client("listener", "localhost", identity, keepalive_s=30, keep_session=False)
+        self._listener = bare_client("listener", "localhost", identity, keep_session=False)
         self._listener.manual_ack_set(False)
         self._listener.on_connect = lambda client, *_: client.subscribe(PROBE, 1) and None
         self._listener.on_message = self._heard
-        self._near = link.client("near", "localhost", identity, keepalive_s=30, keep_session=False)
-        self._far = link.client("far", "peer-site", identity, keepalive_s=30, keep_session=False)
+        self._near = bare_client("near", "localhost", identity, keep_session=False)
+        self._far = bare_client("far", "peer-site", identity, keep_session=False)
         self._came = threading.Event()
         self._payload = b""
         self._came_ns = 0

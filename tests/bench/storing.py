@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firmware import wire
-from gateway import link
+from tests.bench.bare import bare_client
 
 if TYPE_CHECKING:
     import paho.mqtt.client as mqtt
@@ -36,7 +36,7 @@ class Storing:
         for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", SCHEMA):
             self._database.execute(statement)
         self._came: queue.SimpleQueue[tuple[int, int, tuple[object, ...]]] = queue.SimpleQueue()
-        self.client = link.client("subscriber", "localhost", folder / "subscriber", keepalive_s=30, keep_session=True)
+        self.client = bare_client("subscriber", "localhost", folder / "subscriber", keep_session=True)
         self.client.on_connect = lambda client, *_: client.subscribe([("tocsin/1/+/alarm", 1)])
         self.client.on_message = self._queue if grouped else self._store
         if grouped:

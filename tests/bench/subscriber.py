@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from firmware import wire
-from gateway import link
+from tests.bench.bare import bare_client
 
 if TYPE_CHECKING:
     import paho.mqtt.client as mqtt
@@ -34,7 +34,7 @@ class Subscriber:
             self._database.execute(statement)
         self._open: list[tuple[int, int]] = []
         self._lock = threading.Lock()
-        self.client = link.client("subscriber", "localhost", folder / "subscriber", keepalive_s=30, keep_session=True)
+        self.client = bare_client("subscriber", "localhost", folder / "subscriber", keep_session=True)
         self.client.manual_ack_set(False)  # paho acknowledges when `_arrived` returns, so after the commit
         self.client.on_connect = self._connected
         self.client.on_message = self._arrived

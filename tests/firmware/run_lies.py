@@ -35,7 +35,7 @@ class Far:
     pieces = []
     draw = None
 
-    async def open(self, trust, address, port, name):
+    async def open(self, trust, address, port, name, source=None):
         self._rest = None
 
     async def send_first(self, octets, weigh=None):

@@ -32,8 +32,8 @@ def test_our_client_loses_nothing_and_is_back_in_time(tmp_path: Path) -> None:
 
 
 def test_the_table_has_every_figure_and_an_aim_can_be_missed() -> None:
-    good = Outage(acknowledged=100, again_s=0.2, lost=0, copies=2, gap_ms=9, idle_gap_ms=3)
-    bad = Outage(acknowledged=40, again_s=None, lost=60, copies=0, gap_ms=13_000, idle_gap_ms=3)
+    good = Outage(acknowledged=100, again_s=0.2, lost=0, copies=2, gap_ms=9)
+    bad = Outage(acknowledged=40, again_s=None, lost=60, copies=0, gap_ms=13_000)
     ours = Figures(True, {"p50": 1.0, "p99": 3.0}, 30.0, good, good, 2.3, 9, 500)
     other = Figures(True, {"p50": 41.0, "p99": 44.0}, 11.0, bad, bad, None, 20_000, 200)
     shown = command.table({OURS: ours, "other": other}, {"absent": "no registry has it"})

@@ -117,7 +117,7 @@ def test_red_is_for_an_alarm_that_nobody_has() -> None:
 
 
 def test_a_hold_up_alarm_is_silent() -> None:
-    assert [name for name in indicator.PATTERNS if indicator.chirps(name)] == ["unsupervised", "fault"]
+    assert [name for name in indicator.PATTERNS if indicator.chirps(name)] == ["unsupervised", "fault", "under_test"]
 
 
 def test_events_go_eight_at_a_time_and_again_after_5_seconds() -> None:
@@ -153,7 +153,7 @@ def test_heartbeat_of_a_button_with_many_alarms_fits_and_shows_each_in_turn() ->
         shown = health.shown(alarms, turn)
         seen |= {seq for _, seq, _ in shown}
         message = health.heartbeat(
-            (2**32 - 1, 2**32 - 1), loop.Loops(), uptime_ms=2**40, battery_mv=4050, mains=True, rssi=-90, reset=1, heap=2**31, heap_least=2**31,
+            (2**32 - 1, 2**32 - 1), loop.Loops(), uptime_ms=2**40, battery_mv=4050, mains=True, rssi=-90, path=2, spare=2, testing=2, reset=1, heap=2**31, heap_least=2**31,
             firmware="0.1.0-" + "x" * 20, pending=700, shown=shown, delay_ms=2**30, reconnects=2**30, refused=2**40,
             storage_failed=True,
         )  # fmt: skip

@@ -164,6 +164,21 @@ def test_the_cable_is_taken_again_once_it_answers_calmly_and_never_under_an_alar
     assert told(life) == [(wire.PATH_CHANGED, RADIO), (wire.SPARE_BACK, CABLE), (wire.PATH_CHANGED, CABLE)]
 
 
+def test_what_was_seen_of_the_cable_before_an_alarm_says_nothing_after_it(life: Life) -> None:
+    life.works = {RADIO}
+    life.until(RADIO, 14_000)
+    life.works = {CABLE, RADIO}
+    life.live(CALM_MS - LOOK_MS)
+    life.paths.urgent = True
+    life.live(CALM_MS)
+    assert life.carries == RADIO
+    life.live(3_600_000, LOOK_MS)
+    life.paths.urgent = False
+    life.live(CALM_MS - LOOK_MS)
+    assert life.carries == RADIO
+    life.until(CABLE, 3 * LOOK_MS)
+
+
 def test_one_look_without_an_answer_makes_the_cable_wait_anew(life: Life) -> None:
     life.works = {RADIO}
     life.until(RADIO, 14_000)
@@ -212,7 +227,7 @@ def test_a_spare_path_that_dies_is_told_before_it_is_needed_and_so_is_its_return
 def test_a_lost_look_is_no_dead_path(life: Life) -> None:
     for _ in range(100):
         life.works = {CABLE}
-        life.live((MISSES - 1) * LOOK_MS - 500)
+        life.live(LOOK_MS)
         life.works = {CABLE, RADIO}
         life.live(LOOK_MS + 250)
     assert life.news == []

@@ -82,7 +82,7 @@ class Wall:
 
     def command(self, code: int, seq: int, detail: Any) -> None:
         message = {0: wire.COMMAND, 1: 1, 2: seq, 7: code, 11: self.device, 9: detail}
-        self.post.peer.order(self.device, wire.seal(message, "hq", self.post.key))
+        self.post.peer.command(self.device, wire.seal(message, "hq", self.post.key))
 
     def until(self, code: int, new: Release, seq: int, half: bool = False) -> dict[int, Any]:
         """Orders the update and plays headquarters until an event with this code comes, or half of it is there."""

@@ -274,6 +274,57 @@ def test_a_test_command_goes_all_the_way_and_back_and_is_never_taken_for_an_alar
     wait_until(lambda: button.light == "rest", 20, "the light at rest again")
 
 
+def test_a_technicians_presses_are_tests_once_granted_asked_for_at_the_button_and_confirmed(
+    world: World, hq: Headquarters
+) -> None:
+    button = world.buttons[VISA]
+    wait_until(lambda: button.light == "rest", 20, "the light at rest")
+
+    def testing() -> str | None:
+        found: str | None = next(child["testing"] for child in hq.operator.get("children") if child["id"] == VISA)
+        return found
+
+    def open_causes() -> list[str]:
+        return [
+            one["cause"] for one in hq.operator.get("incidents") if one["device"] == VISA and one["state"] != "closed"
+        ]
+
+    assert hq.post(VISA, command="testing", expires_in_s=3601).status_code == 409
+    button.unplug()
+    given = hq.give(VISA, command="testing", expires_in_s=600)
+    assert hq.state(VISA, given["id"])["state"] == "waiting"
+    button.start()  # its first heartbeat goes up at once, others about once a minute
+    done = hq.until(VISA, given["id"], "done", 60)
+    assert done["answer"].endswith("5 presses within 10 s, and their alarm closed, make further ones tests")
+    wait_until(lambda: testing() == "granted", 60, "headquarters shows the grant", every_s=0.2)
+    for _ in range(5):
+        button.press()
+    wait_until(lambda: button.light == "at_hq", 10, "the alarm at headquarters")
+    wait_until(lambda: open_causes() == ["hold_up"], 10, "one alarm of five presses")
+    hq.operator.close_all()
+    wait_until(lambda: testing() == "on", 60, "headquarters shows that it is under test", every_s=0.2)
+    assert "UNDER TEST" in hq.operator._http.get("/children").text
+    assert button.light == "under_test"
+    button.press()
+    wait_until(lambda: open_causes() == ["test"], 10, "a test alarm")
+    hq.operator.close_all()
+    over = hq.give(VISA, command="testing_over")
+    assert hq.until(VISA, over["id"], "done")["answer"] == "every press is an alarm"
+    told = [one["code"] for one in hq.operator.get("happenings") if one["device"] == VISA]
+    assert {"testing_begun", "testing_ended"} <= set(told)
+    button.press()
+    wait_until(lambda: open_causes() == ["hold_up"], 10, "a press is an alarm again")
+    hq.operator.close_all()
+    wait_until(lambda: testing() is None and button.light == "rest", 60, "rest again", every_s=0.2)
+
+
+def test_a_grant_of_test_mode_goes_only_upon_the_buttons_own_heartbeat() -> None:
+    outstanding = Outstanding()
+    outstanding.put("b1", Waiting(wire.TEST_MODE, (1, 3), None, 100_000))
+    assert outstanding.due("b1", 0, 0, upon_beat=False) == []
+    assert len(outstanding.due("b1", 0, 0)) == 1
+
+
 def test_a_reboot_is_answered_by_the_next_start(world: World, hq: Headquarters) -> None:
     button = world.buttons[VISA]
     wait_until(lambda: button.light == "rest", 20, "the light at rest")

@@ -15,6 +15,7 @@ from sqlalchemy import BigInteger, bindparam, select
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire
+from gateway import batch, keeping
 from gateway.commands import ANSWERS
 from gateway.exchange import Exchange, Report
 from gateway.ingest import Arrival
@@ -281,6 +282,33 @@ def test_nothing_that_an_event_says_stops_headquarters(
     station: Any = SimpleNamespace(journal=exchange._journal, registry=SimpleNamespace(children=dict))
     listed = Reception(station).happenings(limit=1000)
     assert len(listed) > kept / 2  # all but those that are the journal's own
+
+
+def test_nobody_below_speaks_in_the_stations_own_name(headquarters: tuple[Exchange, list[Any]]) -> None:
+    exchange, sent = headquarters
+    registry: Any = exchange._registry
+    registry.is_station.side_effect = lambda child: child == "gw1"
+    registry.is_vouched.side_effect = lambda source, child: (source, child) == (HQ, "gw1")
+    forged = {wire.KIND: wire.EVENT, wire.BOOT: 1, wire.SEQ: 7, wire.AGE: 0, wire.CODE: wire.REGISTRY_ENTRY}
+    forged |= {wire.SUBJECT: "spy", wire.DETAIL: {0: 0, 1: ["kind", "button"]}}
+    envelope = wire.seal(forged, HQ, b"x" * 32)
+    framed = {wire.KIND: wire.FRAME, wire.ENVELOPE: envelope, wire.HOPS: [["gw1", 1]]}
+    done: list[None] = []
+    for payload in (
+        wire.seal(framed, "gw1", bytes(32)),
+        next(batch.packed([batch.letter(envelope, [["gw1", 1]])] * 2, "gw1", bytes(32))),
+    ):
+        exchange.arrived("tocsin/1/gw1/event", payload, lambda: done.append(None))
+    wait_until(lambda: len(done) == 2, 10, "each is dealt with")
+    assert exchange._refusals.total == 3
+    assert all("own name" in one.why for one in exchange._refusals.newest())
+    exchange._journal.now(lambda _: None)
+    with exchange._journal.readers.connect() as connection:
+        rows = connection.exec_driver_sql("SELECT seq, envelope FROM journal").all()
+        assert not [row for row in rows if row.seq == 7 or bytes(row.envelope) == envelope]
+    with exchange._journal._writer.begin() as connection:
+        keeping.rebuild(connection, HQ, [], lambda _: None)
+        assert connection.exec_driver_sql("SELECT count(*) FROM children").scalar_one() == 0
 
 
 def test_an_event_whose_consequence_no_database_takes_is_journaled_all_the_same(

@@ -6,18 +6,21 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import BigInteger, Text, bindparam, select
 
 from demo.process import wait_until
 from firmware import wire
-from gateway import keeping
+from gateway import chain, keeping, schema
 from gateway.desk import Place, State, StepRefusedError
-from gateway.journal import Entry, Journal, Kept
+from gateway.chain import Sealer
+from gateway.journal import FULL, Entry, Journal, Kept, NumberTakenError, Trouble, own_entry
 from gateway.reception import MOST_ALARMS, MOST_OF_ONE, MOST_TESTS, Reception
 from tests.parts import PROJECT
 
@@ -77,6 +80,51 @@ def test_many_that_wait_are_committed_together(store: Path | str) -> None:
     wait_until(lambda: len(done) == 300, 10, "every commit")
     assert journal.commits < 10
     journal.stop()
+
+
+def test_what_is_written_together_is_what_would_be_written_one_by_one(store: Path | str) -> None:
+    """Fresh ones alone, and with a repeat and a conflict among them, of an earlier transaction and of this one."""
+    journal = Journal(store, ["hq", "city"])
+    done: list[Kept] = []
+    for seq in range(10):
+        journal.put(entry(seq), done.append)
+    journal.start()
+    wait_until(lambda: len(done) == 10, 10, "the first commit")
+    assert [one.id for one in done] == list(range(1, 11))
+    ready = threading.Event()
+    journal.later(lambda _: ready.wait(10), alarm=True)
+    wait_until(lambda: not journal.backlog, 10, "the journal is busy")
+    for one in (entry(10), entry(3, age=9_000), entry(11), entry(10, age=9), entry(4, cause=wire.TEST), entry(12)):
+        journal.put(one, done.append)
+    ready.set()
+    wait_until(lambda: len(done) == 16, 10, "the second commit")
+    told = [(one.id, one.fresh, one.conflict) for one in done[10:]]
+    assert told == [
+        (11, True, False), (4, False, False), (12, True, False), (11, False, False), (5, False, True), (13, True, False)
+    ]  # fmt: skip
+    assert (count(journal, "incidents"), count(journal, "deliveries")) == (13, 26)
+    with journal.readers.connect() as connection:
+        rows = connection.execute(select(*[schema.journal.c[name] for name in (*chain.HASHED, "chain")]))
+        before = chain.GENESIS
+        for *columns, said in rows:
+            before = chain.link(before, columns)
+            assert before == said
+    journal.stop()
+
+
+def test_alarms_are_left_at_the_broker_only_while_the_journal_keeps_up(
+    store: Path | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(store, [])
+    for seq in range(FULL + 1):
+        assert not journal.full
+        journal.put(entry(seq), lambda _: None)
+    assert journal.full
+    journal.trouble = Trouble("the disk is full", 0.0)
+    assert not journal.full, "what can't be kept is still passed on, so it must be read"
+    journal.trouble = None
+    monkeypatch.setattr(journal, "_in_hand", time.monotonic() - 2)
+    assert not journal.full
 
 
 def test_receipts_move_an_incident_forward_and_never_back(journal: Journal) -> None:
@@ -225,6 +273,23 @@ def test_a_write_that_no_database_takes_fails_alone(
         journal.now(half)
     journal.stop()
     assert keeping.verify(store, "hq", [], [], lambda _: None).findings == []
+
+
+def test_an_event_of_the_stations_own_is_never_taken_for_another(
+    store: Path | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "_give_up", lambda _, error: ended.append(error))
+    ended: list[BaseException] = []
+    sealer = Sealer("hq", ec.generate_private_key(ec.SECP256R1()), tmp_path / "checkpoints")
+    journal = Journal(store, [], sealer)
+    told: list[Kept] = []
+    for what in ("the same", "the same", "another"):
+        journal.put(own_entry("hq", (1, 1), wire.BROKER_LOST, what, None, 1, bytes(32)), told.append)
+    journal.start()
+    wait_until(lambda: ended, 10, "it ends loudly")
+    assert isinstance(ended[0], NumberTakenError)
+    assert told == []
+    journal.stop()
 
 
 def test_an_alarm_is_kept_verbatim_whatever_follows_from_it_can_be_written(

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -386,8 +387,13 @@ def test_what_a_site_tells_of_its_checkpoints_can_be_had_at_headquarters(at_site
     }  # fmt: skip
     journal = Journal(lived.settings.store, [])
     journal.start()
-    told = entry(1)
-    told = type(told)(SITE, message, wire.seal(message, SITE, bytes(32)), [], 1, 1, exact=True)
-    journal.now(lambda connection: journal.keep(connection, told))
+    bad: list[Any] = [None, "x", {}, *({**one.detail, field: "x"} for field in range(6)), {**one.detail, 2: 2**33}]
+    bad += [{**one.detail, 2: bytes(31)}, {**one.detail, 0: -1}, {**one.detail, 0: True}]
+    for seq, detail in enumerate([*bad, one.detail]):
+        said = {**message, wire.SEQ: seq, wire.DETAIL: detail}
+        told = replace(entry(1), source=SITE, message=said, envelope=wire.seal(said, SITE, bytes(32)))
+        journal.now(lambda connection, told=told: journal.keep(connection, told))
     journal.stop()
-    assert lived.run("checkpoints", "--of", SITE).stdout == one.line + "\n"
+    done = lived.run("checkpoints", "--of", SITE)
+    assert (done.exit_code, done.stdout) == (0, one.line + "\n")
+    assert f"{len(bad)} events of {SITE} carry no checkpoint" in done.stderr

@@ -449,6 +449,20 @@ def test_100_000_heartbeats_over_links_that_lose_30_percent_are_no_event_and_a_r
     assert all(at_ms - dead_ms <= LAST_CALL_MS + 500 for at_ms, _ in found)
 
 
+@pytest.mark.parametrize(("station", "patience_ms"), [(False, ROUGH_DEADLINE_MS), (True, DEADLINE)])
+def test_a_button_shares_the_network_that_another_one_shows_to_be_rough_and_a_gateway_does_not(
+    station: bool, patience_ms: int
+) -> None:
+    supervision = Supervision(DEADLINE)
+    for child in ("c1", "c2"):
+        supervision.expect(child, station=station, now_ms=0)
+        supervision.heard(child, 1, 1, 0, 0)
+        supervision.heard(child, 1, 2, 5_000, 5_000)
+    supervision.heard("c1", 1, 3, 10_000, 10_000 + ROUGH_LAG_MS + 1)
+    at_ms = next(at_ms for at_ms, silence in look(supervision, 10_500, 40_000) if silence.child == "c2")
+    assert patience_ms < at_ms - 5_000 <= patience_ms + 500
+
+
 def test_a_rough_link_gets_a_little_more_time_and_a_will_over_it_says_nothing() -> None:
     supervision = watched("b1")
     supervision.here("b1", 1, 1)

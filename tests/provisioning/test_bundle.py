@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 import shutil
+from pathlib import Path
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,8 +17,6 @@ from provisioning.errors import BoardLost, SetupFault
 from tests.parts import PROJECT
 from tests.provisioning.virtual_board import VirtualBoard
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SEED = random.randrange(1 << 32)
 BAUD = 115200
@@ -38,10 +36,20 @@ def test_the_same_source_gives_the_same_octets_wherever_it_lies(files: dict[str,
         assert str(PROJECT).encode() not in octets
         assert str(tmp_path).encode() not in octets
     source = tmp_path / "elsewhere" / "firmware" / "latch.py"
-    source.write_text(source.read_text() + "\nX = 1\n")
+    source.write_text(source.read_text() + "\nX = (1,)\n")
     changed = bundle.build(tmp_path / "elsewhere", "virtual")
     assert [path for path in files if changed[path] != files[path]] == ["/firmware/latch.mpy"]
     assert bundle.version(changed) != bundle.version(files)
+
+
+def test_a_number_with_a_name_takes_nothing_of_the_heap_and_every_other_name_stays() -> None:
+    ours = "KEPT = 1\nOWN = 45  # ms\nNOBODYS = 7\n_SHIFTED = 1 << 4\nTEXT = 'OWN'\n\ndef f(a):\n    return a.OWN_TOO < OWN\n"
+    other = "import ours\nprint(ours.KEPT)\n"
+    lean = bundle.lean({Path("ours.py"): ours, Path("other.py"): other})
+    assert lean[Path("other.py")] == other
+    assert lean[Path("ours.py")].splitlines() == [
+        "KEPT = 1", "_OWN = const(45)  # ms", "", "_SHIFTED = 1 << 4", "TEXT = 'OWN'", "", "def f(a):", "    return a.OWN_TOO < _OWN",
+    ]  # fmt: skip
 
 
 def test_a_board_gets_its_own_pins_and_no_others() -> None:

@@ -275,7 +275,7 @@ PLANTED = (
         "reconnected",
         _forgets_at_reconnection,
     ),
-    Planted("relay sends once", "sent counts as arrived", Outgoing, "due", _sent_is_done),
+    Planted("relay sends once", "sent counts as arrived", Outgoing, "due", _sent_is_done, "long"),
     Planted(
         "relay starts empty", "a restart loads nothing from the journal", Uplink, "_outstanding", _starts_empty, "long"
     ),

@@ -112,6 +112,7 @@ class Journal:
         failed: Callable[[Exception], None] = lambda _: None,
         key: object = None,
         instead: Callable[[Any], Any] | None = None,
+        entry: Entry | None = None,
     ) -> None:
         """Does `work` in the next transaction. key: of equal ones that wait only the last is done.
 

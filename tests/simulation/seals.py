@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from firmware import wire
-from gateway import batch, exchange
+from gateway import batch, exchange, voice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,9 +93,9 @@ def sealing(*, real: bool) -> Iterator[None]:
         cheap = Cheap()
         wire.seal, wire.unseal, wire.message_of = cheap.seal, cheap.unseal, cheap.message_of
         batch.letter, batch.unpacked = cheap.letter, cheap.unpacked
-        exchange.wire = SimpleNamespace(**{**vars(wire), "encode": cheap.bare})  # type: ignore[assignment]
+        exchange.wire = voice.wire = SimpleNamespace(**{**vars(wire), "encode": cheap.bare})  # type: ignore[assignment]
     try:
         yield
     finally:
         wire.seal, wire.unseal, wire.message_of = seal, _unseal, _message_of
-        batch.letter, batch.unpacked, exchange.wire = letter, unpacked, wire
+        batch.letter, batch.unpacked, exchange.wire, voice.wire = letter, unpacked, wire, wire

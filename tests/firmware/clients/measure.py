@@ -54,7 +54,7 @@ class Outage:
     """What became of presses around an outage.
 
     again_s: from its end to the first PUBACK; None: none came in time. gap_ms: the longest time without a reading of the
-    button; idle_gap_ms: the same in a process beside it that does nothing else, so what this machine makes of it.
+    button that is the client's own doing.
     """
 
     acknowledged: int
@@ -62,7 +62,6 @@ class Outage:
     lost: int
     copies: int
     gap_ms: int
-    idle_gap_ms: int
 
 
 class MeasuredBroker(Broker):
@@ -266,7 +265,7 @@ class Stand:
 
     def _around(self, outage: Any) -> Outage:
         plan = self._plan
-        with self._client() as client, Client("none", "none", 0, None, self._folder / f"idle-{self._runs}") as idle:
+        with self._client() as client:
             client.tell(press=[plan.presses, plan.every_ms])
             acked = client.until("acked", plan.before, 15)
             over_ns = outage()
@@ -281,7 +280,6 @@ class Stand:
                 lost=plan.presses - len(set(heard)),
                 copies=len(heard) - len(set(heard)),
                 gap_ms=gap_ms,
-                idle_gap_ms=self._gap(idle),
             )
 
     def dead_link(self) -> tuple[float | None, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import shutil
@@ -70,6 +71,10 @@ def files_of(client: str) -> list[Path]:
 
 
 def lines(path: Path) -> int:
-    """Lines of code: neither blank nor a comment."""
-    stripped = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    return sum(bool(line) and not line.startswith("#") for line in stripped)
+    """Lines of code: neither blank, nor a comment or a docstring."""
+    text = path.read_text(encoding="utf-8")
+    written = {number for number, line in enumerate(text.splitlines(), 1) if line.strip() and line.strip()[0] != "#"}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            written -= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return len(written)

@@ -70,7 +70,7 @@ class Link:
 
     # -------------------------------------------------------------------------------- for the session
 
-    async def open(self, _trust: object, _address: str, port: int, _name: str) -> None:
+    async def open(self, _trust: object, _address: str, port: int, _name: str, _source: str | None = None) -> None:
         broker, way = self.machine.ends[port]
         engine = self.machine.engine
         self._began_ms = engine.now

@@ -133,7 +133,7 @@ def playing(machine: FirmwareMachine) -> Iterator[None]:
         "Clock": lambda: machine,
         "Link": lambda: Link(machine),
         "context": lambda *_: True,
-        "answers": lambda _address, port, within_ms: _answers(machine, port, within_ms),
+        "answers": lambda _address, port, within_ms, _source=None: _answers(machine, port, within_ms),
         "os": SimpleNamespace(urandom=machine.engine.chance.randbytes),
         "gc": SimpleNamespace(collect=lambda: None),
         "TICK_MS": TICK_MS,
