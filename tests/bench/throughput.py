@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 from demo.process import Keeper, Process, wait_until
 from demo.world import HQ, PROJECT, World, free_ports
 from firmware import mqtt, wire
+from tests.bench import nodered
 from tests.bench.peer import LISTENER, mosquitto
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 SENDERS = 8
+KINDS = {"each": "paho, each", "grouped": "paho, groups", "node-red": "Node-RED", "none": "broker alone"}
 BLOCKS = 6
 TICKS = os.sysconf("SC_CLK_TCK")
 _BROKER = """\
@@ -116,6 +118,7 @@ def measure(alarms: int, say: Callable[[str], None]) -> dict[str, Any]:
             world.enrol_button(name)
         wait_until(lambda: _listens(world.hq_port) and _listens(world.hq_console), 40, "headquarters runs")
         time.sleep(2)  # its station subscribes, and looks at its registry twice a second
+        red = nodered.installed(say)
         subjects = [
             Subject(
                 "tocsin",
@@ -124,7 +127,7 @@ def measure(alarms: int, say: Callable[[str], None]) -> dict[str, Any]:
                 world.folder / HQ / "state" / "station.db",
                 "SELECT count(*) FROM journal WHERE kind = 1",
             ),
-            *peers.start(world, names),
+            *peers.start(world, names, red),
         ]
         for block in range(1, BLOCKS + 2):
             for subject in subjects if block % 2 else reversed(subjects):
@@ -182,10 +185,12 @@ class _Peers:
     def __exit__(self, *_: object) -> None:
         self._keeper.stop()
 
-    def start(self, world: World, names: list[str]) -> list[Subject]:
-        """The peers, ready."""
+    def start(self, world: World, names: list[str], red: Path | None) -> list[Subject]:
+        """The peers, ready. red: where Node-RED is installed."""
         subjects = []
-        for kind, name in (("each", "paho, each"), ("grouped", "paho, groups"), ("none", "broker alone")):
+        for kind, name in KINDS.items():
+            if kind == "node-red" and red is None:
+                continue
             folder = self._folder / kind
             world.issue("localhost", server=True).write_pem(folder)
             world.issue("subscriber").write_pem(folder / "subscriber")
@@ -205,10 +210,12 @@ class _Peers:
             if kind == "none":
                 subjects.append(Subject(name, port, None, None, ""))
                 continue
-            command = [sys.executable, "-m", "tests.bench.storing", kind, str(folder), str(port)]
-            storing = Process(
-                f"storing {kind}", command, cwd=PROJECT, env={}, log=world.folder / f"stores-{kind}.log", piped=True
-            )
+            log = world.folder / f"stores-{kind}.log"
+            if kind == "node-red" and red:
+                storing = nodered.prepare(red, folder, port, log)
+            else:
+                command = [sys.executable, "-m", "tests.bench.storing", kind, str(folder), str(port)]
+                storing = Process(f"storing {kind}", command, cwd=PROJECT, env={}, log=log, piped=True)
             self._keeper.keep(storing)
             wait_until(lambda port=port: _listens(port), 20, "the peer's broker")  # type: ignore[misc]
             storing.start()
