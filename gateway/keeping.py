@@ -21,7 +21,7 @@ from firmware import wire
 from gateway import database, maintenance, registry_log, schema, sitebook
 from gateway.chain import HASHED, Checkpoint, Finding, Verifier, written_down
 from gateway.desk import State, StorageError
-from gateway.journal import RECORD, Entry, incident, own_entry, seal
+from gateway.journal import RECORD, Entry, head, incident, own_entry, seal
 from gateway.registry_log import Told
 from gateway.vocabulary import (
     CAUSES,
@@ -72,10 +72,11 @@ def span(connection: Connection) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a verification found. sealed: checkpoints that the chain agrees with."""
+    """What a verification found. sealed: checkpoints that the chain agrees with; unsealed: entries beyond the last."""
 
     entries: int
     sealed: int
+    unsealed: int
     findings: list[Finding]
 
 
@@ -125,7 +126,9 @@ def verify(
         findings = [*(verifier.findings if verifier else []), Finding(after + 1, "damaged", words)]
     finally:
         engine.dispose()
-    return Verified(verifier.entries if verifier else 0, verifier.sealed if verifier else 0, findings)
+    if verifier is None:
+        return Verified(0, 0, 0, findings)
+    return Verified(verifier.entries, verifier.sealed, verifier.unsealed, findings)
 
 
 # ------------------------------------------------------------------------------------------------ export
@@ -323,24 +326,28 @@ def retain(journal: Journal, sealer: Sealer, boot: int, days: int, advance: Call
         if not rows:
             return 0
         at = rows[-1].id
+        before = seq
         for code, subject, detail in _still_needed(connection, rows, sealer.station):
             seq += 1
             told = own_entry(sealer.station, (boot, seq), code, subject, detail, now_ms, bytes(32))
             journal.keep(connection, told, relayed=False)
-        made = seal(connection, sealer, at, rows[-1].chain, cut=True)
+        made = [seal(connection, sealer, at, rows[-1].chain, cut=True)]
+        if seq > before:
+            made.append(seal(connection, sealer, *head(connection)))
         steps, marks = schema.steps, schema.checkpoints
         connection.execute(delete(steps).where(steps.c.incident <= at))
         connection.execute(delete(schema.incidents).where(schema.incidents.c.id <= at))
         connection.execute(delete(schema.deliveries).where(schema.deliveries.c.entry <= at))
         connection.execute(delete(schema.journal).where(_J.id <= at))
         connection.execute(delete(marks).where(marks.c.position < at))
-        cuts.append(made)
+        made_of.append(made)
         return len(rows)
 
-    cuts: list[Checkpoint] = []
+    made_of: list[list[Checkpoint]] = []
     while limit and (some := journal.now(cut)):
         done += some
-        sealer.write_down(cuts[-1])
+        for one in made_of[-1]:
+            sealer.write_down(one)
         advance(some)
     return done
 
