@@ -18,7 +18,7 @@ from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import database, maintenance, registry_log, schema, sitebook
+from gateway import database, dates, maintenance, registry_log, schema, sitebook
 from gateway.chain import HASHED, Checkpoint, Finding, Verifier, written_down
 from gateway.desk import State, StorageError
 from gateway.journal import RECORD, Entry, head, incident, own_entry, seal
@@ -157,12 +157,18 @@ def export(
         for row in rows:
             told = {**_told_of(row), "envelope": row.envelope.hex(), "chain": (row.chain or b"").hex()}
             if form == "csv":
-                table.writerow({**told, "hops": json.dumps(told["hops"])})
+                cells = {**told, "hops": json.dumps(told["hops"])}
+                table.writerow({name: _cell(value) for name, value in cells.items()})
             else:
                 out.write(json.dumps(told, ensure_ascii=False) + "\n")
         count += len(rows)
         advance(len(rows))
     return count
+
+
+def _cell(value: object) -> object:
+    """A spreadsheet takes a text that begins like a formula for one, whoever wrote it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _told_of(row: Row[Any] | None) -> dict[str, Any]:
@@ -192,18 +198,11 @@ def _told_of(row: Row[Any] | None) -> dict[str, Any]:
         "kind": next((name for name, kind in KINDS.items() if kind == row.kind), str(row.kind)),
         "what": (CAUSES if is_alarm else CODES).get(number, str(number)),
         "subject": message.get(wire.SUBJECT, ""),
-        "happened_at": _moment(row.happened_at_ms),
+        "happened_at": dates.text(row.happened_at_ms),
         "exact": bool(row.exact),
-        "received_at": _moment(row.received_at_ms),
-        "hops": [[station, _moment(at_ms)] for station, at_ms in wire.decode(row.hops)],
+        "received_at": dates.text(row.received_at_ms),
+        "hops": [[station, dates.text(at_ms)] for station, at_ms in wire.decode(row.hops)],
     }
-
-
-def _moment(at_ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError):  # a clock that was far off
-        return str(at_ms)
 
 
 # ------------------------------------------------------------------------------------- backup and restore

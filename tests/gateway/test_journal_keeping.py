@@ -26,7 +26,7 @@ from gateway.cli import app
 from gateway.desk import Outcome, State
 from gateway.enrolment import NewButton
 from gateway.exchange import Exchange
-from gateway.journal import Journal
+from gateway.journal import Entry, Journal
 from gateway.notice import NoticeBoard
 from gateway.refusals import Refusals
 from gateway.registrar import Registrar
@@ -314,6 +314,44 @@ def test_export_writes_every_entry_and_only_those_that_are_asked_for(lived: Live
     assert lived.run("export", "--until", "2100-01-01", "-o", str(file)).exit_code == 1, "a file is never replaced"
     assert len(lived.run("export", "--until", "2100-01-01").stdout.splitlines()) == len(lines)
     assert lived.run("export", "--kind", "heartbeat").exit_code == 1
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Lived]:
+    """A headquarters that holds an alarm with times that no calendar has, and with a subject for a spreadsheet."""
+    made = Lived(tmp_path)
+    journal = Journal(made.settings.store, [])
+    journal.start()
+    event = {wire.KIND: wire.EVENT, wire.BOOT: 9, wire.SEQ: 1, wire.AGE: 2**53 - 1, wire.CODE: wire.CHILD_SILENT}
+    for seq, subject in enumerate(SUBJECTS, 1):
+        message = {**event, wire.SEQ: seq, wire.SUBJECT: subject}
+        envelope = wire.seal(message, "b1", bytes(32))
+        one = Entry("b1", message, envelope, [["gw", 2**53 - 1]], 2**53 - 1, -(2**53), exact=True)
+        journal.now(lambda connection, one=one: journal.keep(connection, one))
+    journal.stop()
+    yield made
+    made.world.close()
+
+
+SUBJECTS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "gate", "'=1", " =1"]
+
+
+def test_times_that_no_calendar_has_are_exported_and_traced_as_numbers(far: Lived) -> None:
+    lines = [json.loads(line) for line in far.run("export").stdout.splitlines()]
+    assert (lines[-1]["received_at"], lines[-1]["hops"]) == (str(2**53 - 1), [["gw", str(2**53 - 1)]])
+    traced = CliRunner().invoke(app, ["trace", "b1/9/1", "--config", far.config])
+    assert (traced.exit_code, str(2**53 - 1) in traced.output) == (0, True), traced.output
+
+
+def test_a_cell_of_the_csv_is_never_a_formula_and_says_what_json_lines_say(far: Lived) -> None:
+    lines = [json.loads(line) for line in far.run("export").stdout.splitlines()]
+    rows = list(csv.DictReader(io.StringIO(far.run("export", "--format", "csv").stdout, newline="")))
+    assert [one["subject"] for one in lines][-len(SUBJECTS) :] == SUBJECTS
+    assert len(rows) == len(lines)
+    for row, line in zip(rows, lines, strict=True):
+        told = {**{name: str(value) for name, value in line.items()}, "hops": json.dumps(line["hops"])}
+        for name, value in told.items():
+            assert row[name] == ("'" + value if value[:1] in set("=+-@\t\r") else value), name
 
 
 @pytest.fixture
