@@ -360,6 +360,8 @@ class Journal:
         began = time.monotonic()
         if self._connection is None:
             self._connection = self._writer.connect()
+            if self._sealer:
+                database.announce(self._connection)
         self._head, fresh, sealed = None, self._news, None
         later: list[_Job] = []
         begun = 0

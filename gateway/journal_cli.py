@@ -277,6 +277,8 @@ def rebuild(config: Config) -> None:
         engine = database.open_database(settings.store, writes=True)
         try:
             with engine.begin() as connection:
+                if database.is_announced(connection):
+                    raise StorageError("this station's database is in use: stop the station first")
                 first, last = keeping.span(connection)
                 with _progress("rebuilding", last - first + 1) as advance:
                     parents = [parent.id for parent in settings.parents]

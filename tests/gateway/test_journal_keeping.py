@@ -18,9 +18,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import delete, func, insert, select, update
 from typer.testing import CliRunner
 
+from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire
-from gateway import database, keeping, keys, schema
+from gateway import database, keeping, keys, schema, shell
 from gateway.chain import Sealer
 from gateway.cli import app
 from gateway.desk import Outcome, State
@@ -396,21 +397,45 @@ def test_postgresql_is_backed_up_with_its_own_tools(postgres: Server) -> None:
         lived.world.close()
 
 
-def test_the_journal_keeps_working_when_its_server_is_away_for_a_while(postgres: Server) -> None:
-    journal = Journal(postgres.fresh(), [])
-    journal.next_boot()
-    journal.start()
-    journal.now(lambda connection: journal.keep(connection, entry(1)))
+def _cut_connections(journal: Journal) -> None:
     with journal.readers.connect() as connection:
         number = connection.exec_driver_sql("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
         others = [row[0] for row in number if row[0] is not None]
         mine = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
         for pid in set(others) - {mine}:
             connection.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+
+
+def test_rebuilding_beside_a_running_station_is_refused_also_after_an_outage(store: Path | str) -> None:
+    lived = Lived(store)
+    try:
+        journal = Journal(lived.settings.store, [], lived.sealer)
+        journal.start()
+        journal.now(lambda connection: journal.keep(connection, entry(1)))
+        if isinstance(store, str):
+            assert "in use: stop the station" in lived.run("rebuild").output
+            _cut_connections(journal)
+            kept: list[Any] = []
+            journal.put(entry(2), kept.append)
+            wait_until(lambda: kept, 20, "it is committed over a new connection")
+        refused = lived.run("rebuild")
+        assert (refused.exit_code, "in use: stop the station" in refused.output) == (1, True), refused.output
+        with shell.registrar(lived.settings):
+            assert "in use: stop the station" in lived.run("rebuild").output
+        journal.stop()
+        assert lived.run("rebuild").exit_code == 0
+    finally:
+        lived.world.close()
+
+
+def test_the_journal_keeps_working_when_its_server_is_away_for_a_while(postgres: Server) -> None:
+    journal = Journal(postgres.fresh(), [])
+    journal.next_boot()
+    journal.start()
+    journal.now(lambda connection: journal.keep(connection, entry(1)))
+    _cut_connections(journal)
     kept: list[Any] = []
     journal.put(entry(2), kept.append)
-    from demo.process import wait_until
-
     wait_until(lambda: kept, 20, "it is committed over a new connection")
     with journal.readers.connect() as connection:
         assert connection.execute(select(func.count()).select_from(schema.journal)).scalar_one() == 2
