@@ -147,11 +147,12 @@ class Journal:
     """The station's database and the thread that writes it.
 
     where: SQLite's file or PostgreSQL's URL. sealer: signs the chain's checkpoints; None: the running station does.
+    own: the station whose own events are never given up for others of the same number; the sealer's, if there is one.
     on_trouble(why) and on_recovered(why, seconds) are called on the writing thread, on_checkpoint(one) after its commit.
     Raises StorageError if the database can't be opened.
     """
 
-    def __init__(self, where: Path | str, parents: Sequence[str], sealer: Sealer | None = None) -> None:
+    def __init__(self, where: Path | str, parents: Sequence[str], sealer: Sealer | None = None, own: str = "") -> None:
         database.prepare(where)
         self.parents = tuple(parents)
         self._writer = database.open_database(where, writes=True, create=False)
@@ -171,6 +172,7 @@ class Journal:
         self.on_recovered: Callable[[str, float], None] = lambda _why, _lasted_s: None
         self.on_checkpoint: Callable[[Checkpoint], None] = lambda _: None
         self._sealer = sealer
+        self._own = sealer.station if sealer else own
         self._head: tuple[int, bytes] | None = None  # the newest entry and its chain, within a transaction
         self._ahead: dict[int, Kept] = {}  # entries of this transaction that were written before their jobs, by id()
         self._news = 0  # entries since the last checkpoint, but for those that tell of checkpoints
@@ -560,7 +562,7 @@ class Journal:
             select(schema.journal.c.id, schema.journal.c.envelope).where(*_is(entry.identity))
         ).one()
         conflict = _lasting(wire.unseal(envelope).message) != _lasting(entry.message)
-        if conflict and self._sealer and entry.source == self._sealer.station:
+        if conflict and entry.source == self._own:
             raise NumberTakenError(
                 f"{'/'.join(map(str, entry.identity))} is another event already: the next start's are not"
             )

@@ -252,7 +252,7 @@ def retain(config: Config, days: Annotated[int, typer.Option(min=1, help="Younge
     with _told():
         settings = load(config)
         sealer = _sealer(settings)
-        journal = Journal(settings.store, [parent.id for parent in settings.parents])
+        journal = Journal(settings.store, [parent.id for parent in settings.parents], own=settings.station)
         boot = journal.next_boot()
         journal.start()
         try:

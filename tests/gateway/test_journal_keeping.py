@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import sqlite3
+import threading
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +29,7 @@ from gateway.cli import app
 from gateway.desk import Outcome, State
 from gateway.enrolment import NewButton
 from gateway.exchange import Exchange
-from gateway.journal import Entry, Journal
+from gateway.journal import Entry, Journal, NumberTakenError, own_entry
 from gateway.notice import NoticeBoard
 from gateway.refusals import Refusals
 from gateway.registrar import Registrar
@@ -285,6 +287,31 @@ def test_old_closed_and_delivered_entries_go_and_what_is_left_verifies_and_rebui
     lived.do(lambda connection: connection.execute(delete(table).where(table.c.id == min(left))))
     told = lived.run("verify", "--json")
     assert (told.exit_code, json.loads(told.stdout)["findings"][0]["position"]) == (1, min(left))
+
+
+def test_an_event_of_a_command_is_never_taken_for_another(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[BaseException] = []
+    monkeypatch.setattr(Journal, "next_boot", lambda _: 7)
+    monkeypatch.setattr(Journal, "_give_up", lambda _, error: ended.append(error))
+    for what in ("one", "another"):
+        assert not ended
+        with shell.exchange(lived.settings) as made:
+            made.event(wire.BROKER_LOST, what)
+    assert [type(one) for one in ended] == [NumberTakenError]
+
+
+def test_what_retention_journals_again_is_never_taken_for_another(
+    lived: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, ended = own_entry(HQ, (7, 1), wire.BROKER_LOST, "x", None, 1, bytes(32)), threading.Event()
+    monkeypatch.setattr(Journal, "next_boot", lambda _: 7)
+    monkeypatch.setattr(Journal, "_give_up", lambda *_: ended.set())
+    monkeypatch.setattr(Future, "result", lambda *_: ended.wait(20) and 0)
+    monkeypatch.setattr(keeping, "may_go", lambda *_: 3)
+    lived.do(lambda connection: Journal.keep(lived.journal, connection, taken))
+    assert lived.run("retain", "--days", "1").exit_code == 0
+    assert ended.is_set()
+    assert min(row["id"] for row in lived.rows(schema.journal, "id")) == 1, "nothing was deleted"
 
 
 # ------------------------------------------------------------------------------- verify, export, backup
