@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from demo.process import wait_until
-from demo.world import HQ, SITE, World, free_ports
+from demo.world import SITE, World, free_ports
 from firmware import wire
 from tests.faults.drill import Drill, seeded
 from tests.faults.line import Line
