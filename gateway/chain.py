@@ -26,6 +26,12 @@ GENESIS = bytes(32)  # before the first entry
 HASHED = ("id", "source", "boot", "seq", "kind", "happened_at_ms", "exact", "received_at_ms", "envelope", "hops")
 """The columns that an entry's link covers, in this order."""
 MOST_FINDINGS = 20
+CHECKPOINT_ENTRIES, CHECKPOINT_S = (
+    1_000,
+    600.0,
+)  # beyond so many, or so long, a running station signs the next checkpoint
+SLACK_ENTRIES, SLACK_S = 500, 60.0  # what a command beside it, or a clock that is set, may add
+_RECEIVED = HASHED.index("received_at_ms")
 
 
 def link(before: bytes, columns: Sequence[Any]) -> bytes:
@@ -138,24 +144,31 @@ class Verifier:
 
     def __post_init__(self) -> None:
         """Turns forged checkpoints away and finds where the journal should begin."""
-        known: dict[int, set[bytes]] = {}
+        known: dict[int, dict[bytes, int]] = {}  # at a position: the chain, and when it was signed
         start = Checkpoint(0, cut=True, chain=GENESIS, count=0, at_ms=0)
         for one in set(self.checkpoints):
             if not self._is_signed(one):
                 self._find(one.position, "forged", f"the checkpoint at {one.position} is not signed by {self.station}")
                 continue
-            known.setdefault(one.position, set()).add(one.chain)
+            known.setdefault(one.position, {})[one.chain] = one.at_ms
             if one.cut and one.position > start.position:
                 start = one
         self._known = known
         self._newest = max(known, default=0)
         self._position, self._chain = start.position, start.chain
         self._sealed_at = start.position
+        self._agreed: tuple[int, object, int] = (start.position, start.at_ms if known else None, 0)
+        self._newest_ms: object = None
 
     @property
     def position(self) -> int:
         """Of the last entry that was fed."""
         return self._position
+
+    @property
+    def unsealed(self) -> int:
+        """How many entries are beyond the last checkpoint that the chain agrees with."""
+        return self.entries - self._agreed[2]
 
     def _is_signed(self, checkpoint: Checkpoint) -> bool:
         for key in self.keys:
@@ -169,20 +182,24 @@ class Verifier:
     def feed(self, rows: Iterable[Sequence[Any]]) -> None:
         """The next entries by position: each the columns of HASHED, then its chain."""
         position, chain, known = self._position, self._chain, self._known
+        columns: list[Any] = []
         for *columns, said in rows:
             number = columns[0]
+            if self._agreed[1] is None:  # no checkpoint: counted from the first entry
+                self._agreed = (self._agreed[0], columns[_RECEIVED], 0)
             if number <= position:
                 self._find(number, "inserted", f"entry {number} is before the point at which retention cut the journal")
                 continue
             if link(chain, columns) != said:
                 self._broken(position, number)
+            self.entries += 1
             if number in known:
                 self._sealed(number, said)
             elif self._newest > position + 1 and number > position + 1:
                 self._skipped(position, number)
             position, chain = number, said if isinstance(said, bytes) else GENESIS
-            self.entries += 1
         self._position, self._chain = position, chain
+        self._newest_ms = columns[_RECEIVED] if columns else self._newest_ms
 
     def _broken(self, before: int, number: int) -> None:
         if number > before + 1:
@@ -192,8 +209,10 @@ class Verifier:
             self._find(number, "edited", f"entry {number} was edited, inserted, or put in another's place")
 
     def _sealed(self, number: int, chain: object) -> None:
-        if {chain} == self._known[number]:
+        known = self._known[number]
+        if isinstance(chain, bytes) and {chain} == known.keys():
             self.sealed += 1
+            self._agreed = (number, known[chain], self.entries)
             self._sealed_at = number
             return
         if not self._has_named(self._sealed_at, number):
@@ -221,7 +240,24 @@ class Verifier:
             self._find(
                 first, "missing", f"entries {some} at least are missing at the end: a checkpoint was signed there"
             )
+        elif self._is_overdue() and not self._has_named(self._agreed[0], self._position):
+            words = f"no checkpoint covers the last {self.unsealed:,} entries, though the station signs one every"
+            self._find(
+                self._agreed[0] + 1,
+                "unsealed",
+                f"{words} {CHECKPOINT_ENTRIES:,} entries or {CHECKPOINT_S / 60:.0f} minutes: checkpoints were removed, "
+                "and any of these entries may have been changed",
+            )
         return sorted(self.findings, key=lambda finding: finding.position)
+
+    def _is_overdue(self) -> bool:
+        """Whether so much is beyond the last checkpoint that a station would have signed another."""
+        if self.unsealed > CHECKPOINT_ENTRIES + SLACK_ENTRIES:
+            return True
+        since, newest = self._agreed[1], self._newest_ms
+        if not self.unsealed or not isinstance(since, int) or not isinstance(newest, int):
+            return False
+        return newest - since > (CHECKPOINT_S + SLACK_S) * 1000
 
     def _find(self, position: int, what: str, words: str) -> None:
         if len(self.findings) < MOST_FINDINGS:

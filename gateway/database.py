@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
 
 LOCK = 0x70C51  # PostgreSQL's advisory lock of whoever writes
+RUNS = 0x70C52  # and of a station as long as it runs
 
 _POSTGRESQL = {
     "options": "-c synchronous_commit=on -c client_encoding=UTF8",
@@ -91,6 +92,20 @@ def is_unfit(error: BaseException) -> bool:
         return isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) in _UNFIT_STATES
     cause = error.orig if isinstance(error, StatementError) else error
     return isinstance(cause, (ArithmeticError, ValueError, TypeError, LookupError, WireError))
+
+
+def announce(connection: Connection) -> None:
+    """Lets `is_announced` say that a station runs, as long as this connection lasts. SQLite's file tells it by itself."""
+    if connection.dialect.name == "postgresql":
+        with connection.begin():
+            connection.execute(text("SELECT pg_advisory_lock_shared(:lock)"), {"lock": RUNS})
+
+
+def is_announced(connection: Connection) -> bool:
+    """Whether a station runs on this PostgreSQL database; if not, one that starts waits until the transaction's end."""
+    if connection.dialect.name != "postgresql":
+        return False
+    return not connection.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": RUNS}).scalar()
 
 
 def open_database(where: Path | str, *, writes: bool, create: bool = True) -> Engine:

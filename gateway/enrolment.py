@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from firmware.wire import is_id
-from gateway import keys
+from gateway import dates, keys
 from gateway.tomlfile import Id
 
 if TYPE_CHECKING:
@@ -275,5 +275,5 @@ def retired_on(at_ms: int | None) -> str:
 
 def moment(at: datetime | int) -> str:
     """A time as it is told: "2026-11-24 14:05 UTC". at: UTC milliseconds, or a time of any zone."""
-    when = datetime.fromtimestamp(at / 1000, UTC) if isinstance(at, int) else at.astimezone(UTC)
+    when = dates.utc(at) if isinstance(at, int) else at.astimezone(UTC)
     return f"{when:%Y-%m-%d %H:%M} UTC"

@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
 from gateway import chain, database, schema, together
-from gateway.chain import Checkpoint, Sealer
+from gateway.chain import CHECKPOINT_ENTRIES, CHECKPOINT_S, Checkpoint, Sealer
 from gateway.desk import MaintenanceRefusedError, Outcome, State, StepRefusedError, StorageError
 from gateway.incidents import check_step
 from gateway.vocabulary import (
@@ -53,8 +53,6 @@ STUCK_S = 1.0  # a write that waits for longer
 IDLE_S = 10.0  # after so long the disk is tried, whether there is anything to write or not
 RECORD = 100  # kind of an entry that is an event for the journal's sake only: no page lists it
 RECORDS = {wire.CHECKPOINT, wire.REGISTRY_ENTRY}
-CHECKPOINT_ENTRIES = 1_000
-CHECKPOINT_S = 600.0
 
 T = TypeVar("T")
 
@@ -149,11 +147,12 @@ class Journal:
     """The station's database and the thread that writes it.
 
     where: SQLite's file or PostgreSQL's URL. sealer: signs the chain's checkpoints; None: the running station does.
+    own: the station whose own events are never given up for others of the same number; the sealer's, if there is one.
     on_trouble(why) and on_recovered(why, seconds) are called on the writing thread, on_checkpoint(one) after its commit.
     Raises StorageError if the database can't be opened.
     """
 
-    def __init__(self, where: Path | str, parents: Sequence[str], sealer: Sealer | None = None) -> None:
+    def __init__(self, where: Path | str, parents: Sequence[str], sealer: Sealer | None = None, own: str = "") -> None:
         database.prepare(where)
         self.parents = tuple(parents)
         self._writer = database.open_database(where, writes=True, create=False)
@@ -173,10 +172,11 @@ class Journal:
         self.on_recovered: Callable[[str, float], None] = lambda _why, _lasted_s: None
         self.on_checkpoint: Callable[[Checkpoint], None] = lambda _: None
         self._sealer = sealer
+        self._own = sealer.station if sealer else own
         self._head: tuple[int, bytes] | None = None  # the newest entry and its chain, within a transaction
         self._ahead: dict[int, Kept] = {}  # entries of this transaction that were written before their jobs, by id()
         self._news = 0  # entries since the last checkpoint, but for those that tell of checkpoints
-        self._sealed_at = time.monotonic()
+        self._last_sealed: tuple[int, int] | None = None  # position and UTC milliseconds of the last checkpoint
         self._tried_at = time.monotonic()
         self._unwritten: list[Checkpoint] = []
         self.measured: Callable[[float], None] = lambda _seconds: None  # called with the length of each transaction
@@ -362,11 +362,15 @@ class Journal:
         began = time.monotonic()
         if self._connection is None:
             self._connection = self._writer.connect()
+            if self._sealer:
+                database.announce(self._connection)
         self._head, fresh, sealed = None, self._news, None
         later: list[_Job] = []
         begun = 0
         try:
             with self._connection.begin():
+                if self._sealer and self._last_sealed is None:
+                    self._last_sealed = last_sealed(self._connection)
                 for number, job in enumerate(jobs):
                     if number == begun:
                         if number and self._alarms and not job.alarm:
@@ -379,7 +383,7 @@ class Journal:
                         results.append((job, (self._apart(job) if apart else job.work)(self._connection)))
                     except (StepRefusedError, MaintenanceRefusedError, KeyError, UnwritableError) as error:
                         refused.append((job, error))
-                if self._sealer and self._is_due(closing=closing):
+                if self._sealer and self._is_due(self._connection, idle=not jobs, closing=closing):
                     sealed = self._checkpoint(self._connection, self._sealer)
                 elif not jobs or self.trouble is not None or began - self._tried_at > IDLE_S:
                     # What changes nothing proves nothing of the disk.
@@ -465,10 +469,17 @@ class Journal:
 
     # -------------------------------------------------------------------------------------- the chain
 
-    def _is_due(self, *, closing: bool) -> bool:
-        if not self._news:
+    def _is_due(self, connection: Connection, *, idle: bool, closing: bool) -> bool:
+        """By what the journal holds, whoever wrote it and whenever: `tocsin journal verify` judges by the same."""
+        if self._last_sealed is None or not (self._news or idle):
             return False
-        return closing or self._news >= CHECKPOINT_ENTRIES or time.monotonic() - self._sealed_at >= CHECKPOINT_S
+        position, at_ms = self._last_sealed
+        self._head = self._head or head(connection)
+        unsealed = self._head[0] - position
+        if unsealed < (1 if self._news else 2):  # a single one may be the event that tells of the last checkpoint
+            return False
+        since_ms = abs(time.time_ns() // 1_000_000 - at_ms)
+        return closing or unsealed >= CHECKPOINT_ENTRIES or since_ms >= CHECKPOINT_S * 1000
 
     def _checkpoint(self, connection: Connection, sealer: Sealer) -> Checkpoint:
         position, now_chain = self._head = self._head or head(connection)
@@ -477,7 +488,7 @@ class Journal:
         return made
 
     def _sealed(self, checkpoint: Checkpoint) -> None:
-        self._sealed_at = time.monotonic()
+        self._last_sealed = checkpoint.position, checkpoint.at_ms
         self._unwritten.append(checkpoint)
         try:
             while self._sealer and self._unwritten:
@@ -551,7 +562,7 @@ class Journal:
             select(schema.journal.c.id, schema.journal.c.envelope).where(*_is(entry.identity))
         ).one()
         conflict = _lasting(wire.unseal(envelope).message) != _lasting(entry.message)
-        if conflict and self._sealer and entry.source == self._sealer.station:
+        if conflict and entry.source == self._own:
             raise NumberTakenError(
                 f"{'/'.join(map(str, entry.identity))} is another event already: the next start's are not"
             )
@@ -792,6 +803,19 @@ def head(connection: Connection) -> tuple[int, bytes]:
         cuts = schema.checkpoints.c
         row = connection.execute(select(cuts.position, cuts.chain).order_by(cuts.position.desc()).limit(1)).first()
     return (row[0], row[1]) if row else (0, chain.GENESIS)
+
+
+def last_sealed(connection: Connection) -> tuple[int, int]:
+    """Position and time, UTC milliseconds, of the last checkpoint; without one, of where the journal begins."""
+    marks, table = schema.checkpoints.c, schema.journal.c
+    for asked in (
+        select(marks.position, marks.at_ms).order_by(marks.position.desc(), marks.at_ms.desc()),
+        select(table.id - 1, table.received_at_ms).order_by(table.id),
+    ):
+        row = connection.execute(asked.limit(1)).first()
+        if row is not None:
+            return row[0], row[1]
+    return 0, time.time_ns() // 1_000_000
 
 
 def seal(connection: Connection, sealer: Sealer, position: int, now_chain: bytes, *, cut: bool = False) -> Checkpoint:

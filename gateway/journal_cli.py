@@ -119,15 +119,21 @@ def _verify(settings: Settings, certificates: list[Path], witness: list[Path], *
     took_s = max(time.monotonic() - began, 1e-6)
     if as_json:
         findings = [{"position": one.position, "what": one.what, "words": one.words} for one in found.findings]
-        told = {"ok": not findings, "entries": found.entries, "checkpoints": found.sealed}
+        told = {"ok": not findings, "entries": found.entries, "checkpoints": found.sealed, "unsealed": found.unsealed}
         typer.echo(json.dumps({**told, "per_second": round(found.entries / took_s), "findings": findings}))
     else:
         for one in found.findings:
             typer.echo(f"{one.what.upper()} at position {one.position}: {one.words}")
         typer.echo(
             f"{settings.station}: {'in order' if not found.findings else 'NOT in order'}: {found.entries:,} entries, "
-            f"{found.sealed:,} checkpoints agree; {found.entries / took_s:,.0f} entries/s"
+            f"{found.sealed:,} checkpoints agree, {found.unsealed:,} entries are beyond the last; "
+            f"{found.entries / took_s:,.0f} entries/s"
         )
+        if settings.parents and not witness:
+            typer.echo(
+                "An end that was cut off together with its checkpoints is seen only with those of a parent: there "
+                f"`tocsin journal checkpoints --of {settings.station} > seen`, here --witness seen"
+            )
     return 1 if found.findings else 0
 
 
@@ -246,7 +252,7 @@ def retain(config: Config, days: Annotated[int, typer.Option(min=1, help="Younge
     with _told():
         settings = load(config)
         sealer = _sealer(settings)
-        journal = Journal(settings.store, [parent.id for parent in settings.parents])
+        journal = Journal(settings.store, [parent.id for parent in settings.parents], own=settings.station)
         boot = journal.next_boot()
         journal.start()
         try:
@@ -271,6 +277,8 @@ def rebuild(config: Config) -> None:
         engine = database.open_database(settings.store, writes=True)
         try:
             with engine.begin() as connection:
+                if database.is_announced(connection):
+                    raise StorageError("this station's database is in use: stop the station first")
                 first, last = keeping.span(connection)
                 with _progress("rebuilding", last - first + 1) as advance:
                     parents = [parent.id for parent in settings.parents]

@@ -18,10 +18,10 @@ from sqlalchemy import Select, delete, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import database, maintenance, registry_log, schema, sitebook
+from gateway import database, dates, maintenance, registry_log, schema, sitebook
 from gateway.chain import HASHED, Checkpoint, Finding, Verifier, written_down
 from gateway.desk import State, StorageError
-from gateway.journal import RECORD, Entry, incident, own_entry, seal
+from gateway.journal import RECORD, Entry, head, incident, own_entry, seal
 from gateway.registry_log import Told
 from gateway.vocabulary import (
     CAUSES,
@@ -72,10 +72,11 @@ def span(connection: Connection) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What a verification found. sealed: checkpoints that the chain agrees with."""
+    """What a verification found. sealed: checkpoints that the chain agrees with; unsealed: entries beyond the last."""
 
     entries: int
     sealed: int
+    unsealed: int
     findings: list[Finding]
 
 
@@ -125,7 +126,9 @@ def verify(
         findings = [*(verifier.findings if verifier else []), Finding(after + 1, "damaged", words)]
     finally:
         engine.dispose()
-    return Verified(verifier.entries if verifier else 0, verifier.sealed if verifier else 0, findings)
+    if verifier is None:
+        return Verified(0, 0, 0, findings)
+    return Verified(verifier.entries, verifier.sealed, verifier.unsealed, findings)
 
 
 # ------------------------------------------------------------------------------------------------ export
@@ -154,12 +157,18 @@ def export(
         for row in rows:
             told = {**_told_of(row), "envelope": row.envelope.hex(), "chain": (row.chain or b"").hex()}
             if form == "csv":
-                table.writerow({**told, "hops": json.dumps(told["hops"])})
+                cells = {**told, "hops": json.dumps(told["hops"])}
+                table.writerow({name: _cell(value) for name, value in cells.items()})
             else:
                 out.write(json.dumps(told, ensure_ascii=False) + "\n")
         count += len(rows)
         advance(len(rows))
     return count
+
+
+def _cell(value: object) -> object:
+    """A spreadsheet takes a text that begins like a formula for one, whoever wrote it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _told_of(row: Row[Any] | None) -> dict[str, Any]:
@@ -189,18 +198,11 @@ def _told_of(row: Row[Any] | None) -> dict[str, Any]:
         "kind": next((name for name, kind in KINDS.items() if kind == row.kind), str(row.kind)),
         "what": (CAUSES if is_alarm else CODES).get(number, str(number)),
         "subject": message.get(wire.SUBJECT, ""),
-        "happened_at": _moment(row.happened_at_ms),
+        "happened_at": dates.text(row.happened_at_ms),
         "exact": bool(row.exact),
-        "received_at": _moment(row.received_at_ms),
-        "hops": [[station, _moment(at_ms)] for station, at_ms in wire.decode(row.hops)],
+        "received_at": dates.text(row.received_at_ms),
+        "hops": [[station, dates.text(at_ms)] for station, at_ms in wire.decode(row.hops)],
     }
-
-
-def _moment(at_ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError):  # a clock that was far off
-        return str(at_ms)
 
 
 # ------------------------------------------------------------------------------------- backup and restore
@@ -323,24 +325,28 @@ def retain(journal: Journal, sealer: Sealer, boot: int, days: int, advance: Call
         if not rows:
             return 0
         at = rows[-1].id
+        before = seq
         for code, subject, detail in _still_needed(connection, rows, sealer.station):
             seq += 1
             told = own_entry(sealer.station, (boot, seq), code, subject, detail, now_ms, bytes(32))
             journal.keep(connection, told, relayed=False)
-        made = seal(connection, sealer, at, rows[-1].chain, cut=True)
+        made = [seal(connection, sealer, at, rows[-1].chain, cut=True)]
+        if seq > before:
+            made.append(seal(connection, sealer, *head(connection)))
         steps, marks = schema.steps, schema.checkpoints
         connection.execute(delete(steps).where(steps.c.incident <= at))
         connection.execute(delete(schema.incidents).where(schema.incidents.c.id <= at))
         connection.execute(delete(schema.deliveries).where(schema.deliveries.c.entry <= at))
         connection.execute(delete(schema.journal).where(_J.id <= at))
         connection.execute(delete(marks).where(marks.c.position < at))
-        cuts.append(made)
+        made_of.append(made)
         return len(rows)
 
-    cuts: list[Checkpoint] = []
+    made_of: list[list[Checkpoint]] = []
     while limit and (some := journal.now(cut)):
         done += some
-        sealer.write_down(cuts[-1])
+        for one in made_of[-1]:
+            sealer.write_down(one)
         advance(some)
     return done
 

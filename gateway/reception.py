@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import database, keys, schema, sitebook
+from gateway import database, dates, keys, schema, sitebook
 from gateway.clock import monotonic_ms, utc_ms
 from gateway.commands import NAMES
 from gateway.desk import (
@@ -74,7 +74,6 @@ CLOCK_LIMIT_MS = 2_000
 PAST_SHOWN, PAST_SEARCHED = 200, 3_000  # of an entrance: rows shown; newest events of all looked through
 BACKLOG_LIMIT = 1_000  # writes
 WAIT_LIMIT_S = 2.0
-LAST_MS = 253_402_300_800_000  # the year 10000: no calendar goes further
 
 
 class Reception:
@@ -499,7 +498,9 @@ def _told(detail: object) -> str:
         return f"{why}: {told}" if why else told
     if MAINTENANCE_BY in detail:
         until_ms = detail.get(MAINTENANCE_UNTIL_MS)
-        told = f", until {moment(until_ms)}" if isinstance(until_ms, int) and 0 < until_ms < LAST_MS else ""
+        told = (
+            f", until {moment(until_ms)}" if isinstance(until_ms, int) and until_ms > 0 and dates.has(until_ms) else ""
+        )
         return f"by {detail[MAINTENANCE_BY]}{told}"
     if REFUSAL_WHY in detail and isinstance(detail[REFUSAL_WHY], str):
         return f"{detail[REFUSAL_WHY]} ({detail.get(REFUSAL_COUNT, 1)} times)"

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[tuple[Journal, Registry, Exchange]]:
-    journal = Journal(settings.store, [parent.id for parent in settings.parents])
+    journal = Journal(settings.store, [parent.id for parent in settings.parents], own=settings.station)
     boot = journal.next_boot()  # what is journaled here has an identity apart from the running station's
     journal.start()
     registry = Registry(journal.readers, settings.station, None)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import DatabaseError
 
 from firmware import wire
-from gateway import database, schema
+from gateway import database, dates, schema
 from gateway.vocabulary import CAUSES, CODES, HOWS
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.settings import Settings
 
 _NAME = re.compile(r"([a-z0-9][a-z0-9.-]{0,63})/(\d+)/(\d+)")
+SKEW_MS = 2_000  # by which clocks that are kept right may disagree
 STAGES = {
     0: "refused it: it will never be believed there",
     wire.AT_GATEWAY: "has it",
@@ -48,11 +48,15 @@ class TraceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One thing that is known. at_ms None: that it was so is known, not when. clock: whose, if another station's."""
+    """One thing that is known. at_ms None: that it was so is known, not when. clock: whose, if another station's.
+
+    doubtful: it can't have been then.
+    """
 
     at_ms: int | None
     what: str
     clock: str | None = None
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,7 @@ def life(connection: Connection, station: str, row: Row[Any]) -> Life:
     moments = [
         Moment(row.happened_at_ms, pressed if row.exact else f"{pressed} then or earlier: the sender lost power since")
     ]
-    hops = wire.decode(row.hops)
-    moments += [Moment(at, f"received by {name}", name) for name, at in hops]
+    moments += _hops(wire.decode(row.hops), row.received_at_ms)
     own = row.source == station
     moments.append(Moment(row.received_at_ms, f"{'made' if own else 'received'} here, at {station}"))
     moments.append(Moment(None, f"committed here: number {row.id} of the journal"))
@@ -145,6 +148,16 @@ def life(connection: Connection, station: str, row: Row[Any]) -> Life:
         moments=tuple(moment for _, moment in order),
         unknown=tuple(unknown),
     )
+
+
+def _hops(hops: list[list[Any]], received_at_ms: int) -> list[Moment]:
+    """The way here. Doubtful is what lies before the hop before it, or after the arrival here."""
+    moments, before_ms = [], dates.FIRST_MS
+    for name, at_ms in hops:
+        doubtful = not before_ms - SKEW_MS <= at_ms <= received_at_ms + SKEW_MS or not dates.has(at_ms)
+        moments.append(Moment(at_ms, f"received by {name}", name, doubtful))
+        before_ms = before_ms if doubtful else at_ms
+    return moments
 
 
 def _place(moments: list[Moment], index: int) -> tuple[int, int]:
@@ -213,7 +226,10 @@ def as_text(found: Life) -> str:
         if moment.at_ms is None:
             lines.append(f"{'time not kept':<24} {'':>12} {'':>12}  {moment.what}")
             continue
-        when = datetime.fromtimestamp(moment.at_ms / 1000, UTC).isoformat(sep=" ", timespec="milliseconds")[:23]
+        when = dates.text(moment.at_ms)[:23].replace("T", " ")
+        if moment.doubtful:
+            lines.append(f"{when:<24} {'':>12} {'':>12}  {moment.what} (its own clock: implausible)")
+            continue
         since = "" if moment is found.moments[0] else _span(moment.at_ms - before)
         total = (
             ""

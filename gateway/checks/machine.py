@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 from sqlalchemy.exc import DatabaseError
 
-from gateway import database, schema
+from gateway import database, dates, schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,7 +170,7 @@ def _newest_entry(look: Look) -> datetime | None:
         return None  # told with the state folder
     finally:
         engine.dispose()
-    return None if at is None else datetime.fromtimestamp(at / 1000, UTC)
+    return None if at is None else dates.utc(at)
 
 
 def _user() -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from gateway import dates
 from gateway.console.words import Language, Words, bdi
 
 if TYPE_CHECKING:
+    from datetime import datetime, tzinfo
+
     from gateway.console.listing import Opened
     from gateway.desk import Child, Place
     from gateway.sites import Entrance, Site
@@ -37,8 +39,8 @@ class Face:
         return told + (self.words.raw("tests.in_title").format(n=tests) + " " if tests else "")
 
     def local(self, at_ms: int) -> datetime:
-        """The local time of UTC milliseconds."""
-        return datetime.fromtimestamp(at_ms / SECOND_MS, tz=UTC).astimezone(self.zone)
+        """The local time of UTC milliseconds, or the nearest that a calendar has."""
+        return dates.utc(at_ms).astimezone(self.zone)
 
     def clock(self, at_ms: int) -> str:
         """ "14:02:11"."""

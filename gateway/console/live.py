@@ -106,6 +106,7 @@ class Live:
         """desk: what to follow."""
         self.board = Board()
         self.failures = 0
+        self._failing = ""  # what was told, until the station is seen again
         self._desk = desk
         self._answered = -FRESH_S
         self._stopping = threading.Event()
@@ -155,10 +156,22 @@ class Live:
                     self._follow_subscription(self._subscription)
                 finally:
                     self._subscription.close()
-            except Exception:  # noqa: BLE001 whatever it was, it is told and tried again
+            except Exception as error:  # noqa: BLE001 whatever it was, it is told and tried again
                 self.failures += 1
-                _log.exception("the console can't see the station; trying again")
+                self._tell_of(error)
                 self._stopping.wait(PACE_S)
+
+    def _tell_of(self, error: Exception) -> None:
+        """Once, until the station is seen again or something else is wrong. What passes needs no traceback."""
+        found = self._desk.unreadable(error)
+        what = "unreadable" if found else type(error).__name__
+        if what == self._failing:
+            return
+        self._failing = what
+        if found:
+            _log.error("the console can't see the station, and goes on trying: %s", found[0])
+        else:
+            _log.exception("the console can't see the station, and goes on trying")
 
     def _follow_subscription(self, subscription: Subscription) -> None:
         waiting = set(TOPICS)
@@ -178,6 +191,9 @@ class Live:
                 if "children" in told:
                     children_due = time.monotonic() + min(took_s * CHILDREN_REST, CHILDREN_REST_S)
             self._answered = time.monotonic()
+            if self._failing:
+                self._failing = ""
+                _log.warning("the console sees the station again")
             due = min(look_due, pace_due) if waiting else look_due
             waiting |= subscription.wait(max(0.01, due - time.monotonic()))
 

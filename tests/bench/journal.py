@@ -25,9 +25,9 @@ from demo.process import wait_until
 from demo.world import HQ, PROJECT, World
 from firmware import wire
 from gateway import chain, keys
-from gateway.chain import Sealer
+from gateway.chain import CHECKPOINT_ENTRIES, Sealer
 from gateway.desk import State
-from gateway.journal import BATCH, CHECKPOINT_ENTRIES, Entry, Journal, own_entry
+from gateway.journal import BATCH, Entry, Journal, own_entry
 from gateway.vocabulary import STEP_BOOT, STEP_BY, STEP_NOTE, STEP_OUTCOME, STEP_SEQ, STEPS
 from tests.bench import fleet, usage
 from tests.operator import Operator

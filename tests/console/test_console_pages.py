@@ -152,6 +152,16 @@ def test_every_page_is_whole_and_strict_in_both_languages(path: str, language: L
     assert not re.search(r"\{\{|\{%|Undefined|>\s*None\s*<", answer.text)
 
 
+@pytest.mark.parametrize("at_ms", [2**53 - 1, -(2**53)])
+@pytest.mark.parametrize("path", ["/", "/children", "/children/far", "/happenings", "/history", "/incidents/{}"])
+def test_a_time_that_no_calendar_has_breaks_no_page(path: str, at_ms: int) -> None:
+    desk = furnished()
+    one = desk.press(pressed_at_ms=at_ms, received_at_ms=at_ms)
+    desk.hear(button("far", CARS, last_heard_ms=at_ms, maintenance_until_ms=at_ms))
+    answer = _signed_in(desk, Language.EN).http.get(path.format(one.id))
+    assert answer.status_code == 200, answer.text
+
+
 def test_language_is_the_browsers_until_somebody_chooses(visitor: Visitor) -> None:
     urdu = {"accept-language": "ur-PK,ur;q=0.9,en;q=0.8"}
     assert 'dir="rtl"' in visitor.http.get("/sign-in", headers=urdu).text

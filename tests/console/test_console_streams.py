@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from demo.process import wait_until
 from gateway.console import live as live_module
 from gateway.console.live import Board, Watchers, steady
 from gateway.console.roll import NOTHING, Roll
@@ -66,6 +68,33 @@ def client(server: Server) -> Iterator[httpx.Client]:
         signed = one.post("/api/v1/session", json={"name": "ayesha", "password": PASSWORD}).json()
         one.headers["x-csrf-token"] = signed["csrf"]
         yield one
+
+
+def test_an_outage_is_told_once_and_its_end_once(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    desk, looks = StandInDesk(), threading.Semaphore(0)
+    monkeypatch.setattr(live_module, "PACE_S", 0.01)
+
+    def away() -> Any:
+        looks.release()
+        raise OSError("the server is away")
+
+    def told(count: int) -> list[tuple[str, bool]]:
+        wait_until(lambda: len(caplog.records) >= count, 10, "it is told")
+        return [(one.getMessage().split(",")[0], bool(one.exc_info)) for one in caplog.records]
+
+    caplog.set_level("WARNING", live_module.__name__)
+    passing, fault = ("the console can't see the station", False), ("the console can't see the station", True)
+    with serving(desk):
+        for known, begun in ((("the server is away", 1), passing), (None, fault)):
+            caplog.clear()
+            with monkeypatch.context() as outage:
+                outage.setattr(desk, "unreadable", lambda _, known=known: known)
+                outage.setattr(desk, "open_incidents", away)
+                while looks.acquire(blocking=False):
+                    pass
+                assert all(looks.acquire(timeout=10) for _ in range(5))
+                assert told(1) == [begun]
+            assert told(2) == [begun, ("the console sees the station again", False)]
 
 
 def test_alarm_reaches_an_open_page_well_within_a_second(server: Server, client: httpx.Client) -> None:

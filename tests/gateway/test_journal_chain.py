@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import bindparam, delete, select, update
 
+from demo.process import wait_until
 from firmware import wire
 from gateway import chain, database, keeping, schema
 from gateway.chain import Checkpoint, Sealer
@@ -30,6 +33,8 @@ COLUMNS = [_J[name] for name in chain.HASHED]
 def written(store: Path | str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path | str:
     """A journal of 35 entries, a checkpoint every ten, stopped cleanly."""
     monkeypatch.setattr("gateway.journal.CHECKPOINT_ENTRIES", 10)
+    monkeypatch.setattr("gateway.chain.CHECKPOINT_ENTRIES", 10)
+    monkeypatch.setattr("gateway.chain.SLACK_ENTRIES", 5)
     journal = Journal(store, [], Sealer("hq", KEY, tmp_path / "checkpoints"))
     journal.start()
     for seq in range(1, ENTRIES + 1):
@@ -117,6 +122,29 @@ def forge(connection: Connection) -> None:
         )
 
 
+def edit_and_remove_all_checkpoints(connection: Connection) -> None:
+    edit_and_compute_anew(connection)
+    connection.execute(delete(schema.checkpoints))
+
+
+def edit_and_remove_the_checkpoints_since(connection: Connection) -> None:
+    edit_and_compute_anew(connection)
+    connection.execute(delete(schema.checkpoints).where(schema.checkpoints.c.position > 10))
+
+
+def remove_all_checkpoints_of_few_entries_over_a_long_time(connection: Connection) -> None:
+    gone(*range(12, 36))(connection)
+    connection.execute(update(schema.journal).where(_J.id == 11).values(received_at_ms=662_000))
+    connection.execute(delete(schema.checkpoints))
+    compute_anew(connection)
+
+
+UNSEALED: dict[Callable[[Connection], object], int] = {
+    edit_and_remove_all_checkpoints: 1,
+    edit_and_remove_the_checkpoints_since: 11,
+    remove_all_checkpoints_of_few_entries_over_a_long_time: 1,
+}
+
 DEEDS: dict[str, tuple[Callable[[Connection], object], int, str]] = {
     "an entry is edited": (edit, 17, "edited"),
     "two entries are swapped": (swap, 12, "edited"),
@@ -143,10 +171,52 @@ def test_it_is_seen_when(deed: str, written: Path | str, tmp_path: Path) -> None
         assert {one.position for one in findings if one.what == "forged"} == {20, 30, 35}
 
 
+@pytest.mark.parametrize("deed", list(UNSEALED))
+def test_entries_that_should_be_under_a_checkpoint_and_are_not_are_named(
+    deed: Callable[[Connection], object], written: Path | str, tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints").unlink()
+    tamper(written, deed)
+    found = verified(written, tmp_path)
+    assert [(one.position, one.what) for one in found.findings] == [(UNSEALED[deed], "unsealed")]
+    assert found.unsealed == found.entries - UNSEALED[deed] + 1
+
+
+def test_a_station_of_a_few_minutes_has_no_checkpoint_yet_and_is_in_order(store: Path | str, tmp_path: Path) -> None:
+    journal = Journal(store, [])
+    journal.start()
+    for seq, at_ms in enumerate((1_000, 500_000), 1):
+        one = replace(entry(seq), received_at_ms=at_ms)
+        journal.now(lambda connection, one=one: journal.keep(connection, one))
+    journal.stop()
+    found = verified(store, tmp_path)
+    assert (found.findings, found.unsealed) == ([], 2)
+
+
+def test_what_an_earlier_run_left_unsealed_is_sealed_by_the_next_with_its_first_entry(
+    store: Path | str, tmp_path: Path
+) -> None:
+    """As after a power cut, and days without power."""
+    now_ms = time.time_ns() // 1_000_000
+    left, sealer = Journal(store, []), Sealer("hq", KEY, tmp_path / "checkpoints")
+    left.start()
+    one = replace(entry(1), received_at_ms=now_ms - 3 * keeping.DAY_MS)
+    left.now(lambda connection: left.keep(connection, one))
+    left.stop()
+    journal = Journal(store, [], sealer)
+    journal.start()
+    two = replace(entry(2), received_at_ms=now_ms)
+    journal.now(lambda connection: journal.keep(connection, two))
+    wait_until(lambda: keeping.beside(sealer.file), 10, "it is sealed")
+    found = verified(store, tmp_path)
+    journal.stop()
+    assert (found.findings, found.sealed, found.unsealed) == ([], 1, 0)
+
+
 def test_an_untouched_journal_is_in_order_and_its_checkpoints_agree(written: Path | str, tmp_path: Path) -> None:
     found = verified(written, tmp_path)
     assert found.findings == []
-    assert (found.entries, found.sealed) == (ENTRIES, 4)  # 10, 20, 30, and at the stop
+    assert (found.entries, found.sealed, found.unsealed) == (ENTRIES, 4, 0)  # 10, 20, 30, and at the stop
     assert [one.position for one in keeping.beside(tmp_path / "checkpoints")] == [10, 20, 30, 35]
     journal = Journal(written, [])
     journal.start()

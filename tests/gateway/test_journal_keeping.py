@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import sqlite3
+import threading
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,15 +20,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import delete, func, insert, select, update
 from typer.testing import CliRunner
 
+from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire
-from gateway import database, keeping, keys, schema
+from gateway import database, keeping, keys, schema, shell
 from gateway.chain import Sealer
 from gateway.cli import app
 from gateway.desk import Outcome, State
 from gateway.enrolment import NewButton
 from gateway.exchange import Exchange
-from gateway.journal import Journal
+from gateway.journal import Entry, Journal, NumberTakenError, own_entry
 from gateway.notice import NoticeBoard
 from gateway.refusals import Refusals
 from gateway.registrar import Registrar
@@ -286,6 +289,31 @@ def test_old_closed_and_delivered_entries_go_and_what_is_left_verifies_and_rebui
     assert (told.exit_code, json.loads(told.stdout)["findings"][0]["position"]) == (1, min(left))
 
 
+def test_an_event_of_a_command_is_never_taken_for_another(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[BaseException] = []
+    monkeypatch.setattr(Journal, "next_boot", lambda _: 7)
+    monkeypatch.setattr(Journal, "_give_up", lambda _, error: ended.append(error))
+    for what in ("one", "another"):
+        assert not ended
+        with shell.exchange(lived.settings) as made:
+            made.event(wire.BROKER_LOST, what)
+    assert [type(one) for one in ended] == [NumberTakenError]
+
+
+def test_what_retention_journals_again_is_never_taken_for_another(
+    lived: Lived, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, ended = own_entry(HQ, (7, 1), wire.BROKER_LOST, "x", None, 1, bytes(32)), threading.Event()
+    monkeypatch.setattr(Journal, "next_boot", lambda _: 7)
+    monkeypatch.setattr(Journal, "_give_up", lambda *_: ended.set())
+    monkeypatch.setattr(Future, "result", lambda *_: ended.wait(20) and 0)
+    monkeypatch.setattr(keeping, "may_go", lambda *_: 3)
+    lived.do(lambda connection: Journal.keep(lived.journal, connection, taken))
+    assert lived.run("retain", "--days", "1").exit_code == 0
+    assert ended.is_set()
+    assert min(row["id"] for row in lived.rows(schema.journal, "id")) == 1, "nothing was deleted"
+
+
 # ------------------------------------------------------------------------------- verify, export, backup
 
 
@@ -314,6 +342,44 @@ def test_export_writes_every_entry_and_only_those_that_are_asked_for(lived: Live
     assert lived.run("export", "--until", "2100-01-01", "-o", str(file)).exit_code == 1, "a file is never replaced"
     assert len(lived.run("export", "--until", "2100-01-01").stdout.splitlines()) == len(lines)
     assert lived.run("export", "--kind", "heartbeat").exit_code == 1
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[Lived]:
+    """A headquarters that holds an alarm with times that no calendar has, and with a subject for a spreadsheet."""
+    made = Lived(tmp_path)
+    journal = Journal(made.settings.store, [])
+    journal.start()
+    event = {wire.KIND: wire.EVENT, wire.BOOT: 9, wire.SEQ: 1, wire.AGE: 2**53 - 1, wire.CODE: wire.CHILD_SILENT}
+    for seq, subject in enumerate(SUBJECTS, 1):
+        message = {**event, wire.SEQ: seq, wire.SUBJECT: subject}
+        envelope = wire.seal(message, "b1", bytes(32))
+        one = Entry("b1", message, envelope, [["gw", 2**53 - 1]], 2**53 - 1, -(2**53), exact=True)
+        journal.now(lambda connection, one=one: journal.keep(connection, one))
+    journal.stop()
+    yield made
+    made.world.close()
+
+
+SUBJECTS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "gate", "'=1", " =1"]
+
+
+def test_times_that_no_calendar_has_are_exported_and_traced_as_numbers(far: Lived) -> None:
+    lines = [json.loads(line) for line in far.run("export").stdout.splitlines()]
+    assert (lines[-1]["received_at"], lines[-1]["hops"]) == (str(2**53 - 1), [["gw", str(2**53 - 1)]])
+    traced = CliRunner().invoke(app, ["trace", "b1/9/1", "--config", far.config])
+    assert (traced.exit_code, str(2**53 - 1) in traced.output) == (0, True), traced.output
+
+
+def test_a_cell_of_the_csv_is_never_a_formula_and_says_what_json_lines_say(far: Lived) -> None:
+    lines = [json.loads(line) for line in far.run("export").stdout.splitlines()]
+    rows = list(csv.DictReader(io.StringIO(far.run("export", "--format", "csv").stdout, newline="")))
+    assert [one["subject"] for one in lines][-len(SUBJECTS) :] == SUBJECTS
+    assert len(rows) == len(lines)
+    for row, line in zip(rows, lines, strict=True):
+        told = {**{name: str(value) for name, value in line.items()}, "hops": json.dumps(line["hops"])}
+        for name, value in told.items():
+            assert row[name] == ("'" + value if value[:1] in set("=+-@\t\r") else value), name
 
 
 @pytest.fixture
@@ -358,21 +424,45 @@ def test_postgresql_is_backed_up_with_its_own_tools(postgres: Server) -> None:
         lived.world.close()
 
 
-def test_the_journal_keeps_working_when_its_server_is_away_for_a_while(postgres: Server) -> None:
-    journal = Journal(postgres.fresh(), [])
-    journal.next_boot()
-    journal.start()
-    journal.now(lambda connection: journal.keep(connection, entry(1)))
+def _cut_connections(journal: Journal) -> None:
     with journal.readers.connect() as connection:
         number = connection.exec_driver_sql("SELECT pid FROM pg_stat_activity WHERE datname = current_database()")
         others = [row[0] for row in number if row[0] is not None]
         mine = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
         for pid in set(others) - {mine}:
             connection.exec_driver_sql(f"SELECT pg_terminate_backend({pid})")
+
+
+def test_rebuilding_beside_a_running_station_is_refused_also_after_an_outage(store: Path | str) -> None:
+    lived = Lived(store)
+    try:
+        journal = Journal(lived.settings.store, [], lived.sealer)
+        journal.start()
+        journal.now(lambda connection: journal.keep(connection, entry(1)))
+        if isinstance(store, str):
+            assert "in use: stop the station" in lived.run("rebuild").output
+            _cut_connections(journal)
+            kept: list[Any] = []
+            journal.put(entry(2), kept.append)
+            wait_until(lambda: kept, 20, "it is committed over a new connection")
+        refused = lived.run("rebuild")
+        assert (refused.exit_code, "in use: stop the station" in refused.output) == (1, True), refused.output
+        with shell.registrar(lived.settings):
+            assert "in use: stop the station" in lived.run("rebuild").output
+        journal.stop()
+        assert lived.run("rebuild").exit_code == 0
+    finally:
+        lived.world.close()
+
+
+def test_the_journal_keeps_working_when_its_server_is_away_for_a_while(postgres: Server) -> None:
+    journal = Journal(postgres.fresh(), [])
+    journal.next_boot()
+    journal.start()
+    journal.now(lambda connection: journal.keep(connection, entry(1)))
+    _cut_connections(journal)
     kept: list[Any] = []
     journal.put(entry(2), kept.append)
-    from demo.process import wait_until
-
     wait_until(lambda: kept, 20, "it is committed over a new connection")
     with journal.readers.connect() as connection:
         assert connection.execute(select(func.count()).select_from(schema.journal)).scalar_one() == 2

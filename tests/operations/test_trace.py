@@ -56,6 +56,22 @@ def kept(tmp_path: Path) -> Iterator[Kept]:
     made.journal.stop()
 
 
+def test_times_that_no_calendar_has_or_that_run_backwards_are_called_implausible(kept: Kept) -> None:
+    hops = [["gw-1", PRESSED + 10], ["gw-2", PRESSED - 60_000], ["gw-3", 2**53 - 1], ["gw-4", PRESSED + 30]]
+    kept.alarm(hops=hops)
+    life = kept.life()
+    assert [one.doubtful for one in life.moments if one.clock] == [False, True, True, False]
+    lines = {line.split("received by ")[1][:4]: line for line in as_text(life).splitlines() if "by gw-" in line}
+    assert ["implausible" in lines[name] for name, _ in hops] == [False, True, True, False]
+    assert str(2**53 - 1) in lines["gw-3"]
+
+
+@pytest.mark.parametrize("at_ms", [2**53 - 1, -(2**53), 0])
+def test_a_message_of_any_time_can_be_traced(kept: Kept, at_ms: int) -> None:
+    kept.alarm(happened_at_ms=at_ms, received_at_ms=at_ms)
+    assert "pressed" in as_text(kept.life())
+
+
 def test_a_press_that_no_parent_has_yet(kept: Kept) -> None:
     kept.alarm()
     assert kept.whats()[3:] == [
