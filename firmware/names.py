@@ -8,8 +8,9 @@ import asyncio
 import os
 import socket
 
+from firmware.vigil import RESOLVE_MS
+
 PORT = 53
-WITHIN_MS = 1500
 
 _A_OF_INTERNET = b"\0\1\0\1"
 
@@ -74,7 +75,7 @@ async def _answered(udp, number: bytes) -> str:
 
 
 async def resolved(name: str) -> str:
-    """An address in digits for a host's name, within WITHIN_MS. OSError."""
+    """An address in digits for a host's name, within RESOLVE_MS. OSError."""
     server = _server()
     if server is None:
         from firmware import link
@@ -87,7 +88,7 @@ async def resolved(name: str) -> str:
         udp.setblocking(False)
         udp.connect(socket.getaddrinfo(server, PORT, 0, socket.SOCK_DGRAM)[0][-1])
         udp.send(asked)
-        found = await asyncio.wait_for_ms(_answered(udp, number), WITHIN_MS)
+        found = await asyncio.wait_for_ms(_answered(udp, number), RESOLVE_MS)
     except asyncio.TimeoutError:
         raise OSError("the name server %s does not answer" % server) from None
     finally:

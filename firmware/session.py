@@ -9,13 +9,15 @@ import asyncio
 import errno
 import gc
 import os
+import sys
 
-from firmware import mqtt, names
+import firmware
+from firmware import mqtt
 from firmware.clock import Clock
 from firmware.link import Link, answers, context
 from firmware.roll import Roll
 from firmware.route import Route, is_address
-from firmware.vigil import PING_MS, TRUST_MS, Backoff, Vigil
+from firmware.vigil import PING_MS, RESOLVE_MS, TRUST_MS, Backoff, Vigil
 
 KEEPALIVE_S = 8
 OPEN_MS = 4000  # TCP, TLS, CONNACK and SUBACK together
@@ -28,6 +30,17 @@ _PAUSE_TICK_MS = 50
 def _is_answer(number) -> bool:
     """Whether this error of a socket came from the other end: it refused, reset, or spoke TLS that was not to be believed."""
     return isinstance(number, int) and (number < 0 or number in (errno.ECONNREFUSED, errno.ECONNRESET))
+
+
+async def _resolved(name: str) -> str:
+    """An address in digits. What looks it up is needed seldom: its memory is given back. OSError."""
+    from firmware import names
+
+    try:
+        return await names.resolved(name)
+    finally:
+        if sys.modules.pop("firmware.names", None):
+            del firmware.names  # type: ignore[attr-defined]
 
 
 class _Ended(Exception):
@@ -271,7 +284,7 @@ class Session:
             return name
         if name not in self._addresses or not self.urgent:
             try:
-                self._addresses[name] = await names.resolved(name)
+                self._addresses[name] = await _resolved(name)
             except OSError as problem:
                 if name not in self._addresses:
                     raise OSError("no address for %s: %s" % (name, problem)) from None
@@ -429,12 +442,12 @@ class Session:
             elif self._vigil.wants_ping(now_ms, self.urgent):
                 self._write(mqtt.PINGREQ, True)
             elif self._paths and self._looker is None and self._paths.look(now_ms) is not None:
-                self._roll.sign("look", len(self._brokers) * (names.WITHIN_MS + LOOK_FOR_MS))
+                self._roll.sign("look", len(self._brokers) * (RESOLVE_MS + LOOK_FOR_MS))
                 self._looker = asyncio.create_task(self._look_at(self._paths.look(now_ms)))
             elif self._paths and self._paths.change(now_ms) is not None:
                 self._steer(None)
             elif self._looker is None and self._route.wants_look(now_ms - (self._up_ms or now_ms), self.urgent):
-                self._roll.sign("look", names.WITHIN_MS + LOOK_FOR_MS)
+                self._roll.sign("look", RESOLVE_MS + LOOK_FOR_MS)
                 self._looker = asyncio.create_task(self._look(self._brokers[0]))
 
     async def _pause(self, backoff) -> None:

@@ -5,6 +5,7 @@ answer is always on its way soon enough, and an answer that is late ends the lin
 PING_MS + TRUST_MS (8 s); while an alarm is unconfirmed, URGENT_TRUST_MS (2 s) from the alarm's own sending.
 """
 
+RESOLVE_MS = 1500  # for the address of a name
 PING_MS = 3000  # after this long without a word from the broker, ask for one
 AGAIN_MS = 1000  # and ask again: each packet that gets through makes TCP repeat at once what was lost before it
 TRUST_MS = 5000  # an answer may take this long: over a link that loses much, it is repeated until then

@@ -63,36 +63,71 @@ def build(project: Path, board: str) -> dict[str, bytes]:
 def lean(texts: Mapping[Path, str]) -> dict[Path, str]:
     """Modules whose numbers with a name take nothing of the heap, line by line the same otherwise.
 
-    On the chip each name of a module takes some 30 bytes. A number that only stations use is left out; one that only its own
-    module uses becomes what MicroPython calls a private constant, which its compiler puts in place.
+    On the chip each name of a module takes some 30 bytes. A number that only stations use is left out; where another module
+    says `module.NAME`, the number itself is put; and in its own module it becomes what MicroPython calls a private constant,
+    which its compiler puts in place. A number that is named in any other way stays as it is.
     """
-    words = {path: Counter(word for word, _ in _words(text)) for path, text in texts.items()}
-    everywhere = sum(words.values(), Counter())
+    words = {path: _words(text) for path, text in texts.items()}
+    count = {path: Counter(word.text for word in found) for path, found in words.items()}
+    of = {path: Counter((word.of, word.text) for word in found if word.of) for path, found in words.items()}
+    everywhere = sum(count.values(), Counter())
+    defined = {path: {one[0].split()[0]: one[2] for one in _NUMBER.finditer(text)} for path, text in texts.items()}
+    numbers: dict[tuple[str, str], str] = {}  # (module, name) -> as it is written
+    for path, found in defined.items():
+        for name, value in found.items():
+            said = sum(others[path.stem, name] for other, others in of.items() if other != path)
+            if everywhere[name] == count[path][name] + said and not count[path]["_" + name]:
+                numbers[path.stem, name] = value
 
     def made(path: Path, text: str) -> str:
-        own = {one[0].split()[0] for one in _NUMBER.finditer(text)}
-        own = {name for name in own if everywhere[name] == words[path][name] and not words[path]["_" + name]}
         lines = text.splitlines(keepends=True)
-        for word, (row, column) in reversed([found for found in _words(text) if found[0] in own]):
+        for word in reversed(words[path]):
+            own, (row, column) = (path.stem, word.text) in numbers, word.at
             line = lines[row - 1]
-            if not column and everywhere[word] == 1:
+            if word.of and (word.of, word.text) in numbers:
+                rest = line[column + len(word.text) :]
+                lines[row - 1] = line[: column - len(word.of) - 1] + numbers[word.of, word.text] + rest
+            elif not own or word.of:
+                continue
+            elif not column and everywhere[word.text] == 1:
                 lines[row - 1] = "\n"
             elif not column:
                 lines[row - 1] = _NUMBER.sub(r"_\1 = const(\2)", line)
-            elif word[0] != "_":
+            elif word.text[0] != "_":
                 lines[row - 1] = f"{line[:column]}_{line[column:]}"
         return "".join(lines)
 
     return {path: made(path, text) for path, text in texts.items()}
 
 
-def _words(text: str) -> list[tuple[str, tuple[int, int]]]:
-    """The names in a module's code, and (row, column) of each."""
+@dataclass(frozen=True)
+class _Word:
+    """A name in a module's code. at: (row, column); of: the name in front of it, as in `of.text`."""
+
+    text: str
+    at: tuple[int, int]
+    of: str = ""
+
+
+def _words(text: str) -> list[_Word]:
+    """The names in a module's code, in their order."""
     try:
         tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     except (tokenize.TokenError, SyntaxError):
         return []  # its compiler says what is wrong
-    return [(token.string, token.start) for token in tokens if token.type == tokenize.NAME]
+    found = []
+    for number, token in enumerate(tokens):
+        if token.type == tokenize.NAME:
+            before = [one.string for one in tokens[max(0, number - 3) : number]]
+            is_of = (
+                len(before) == 3
+                and before[2] == "."
+                and before[0] != "."
+                and token.start[1]
+                and before[1].isidentifier()
+            )
+            found.append(_Word(token.string, token.start, before[1] if is_of else ""))
+    return found
 
 
 def _compiled(name: str, text: str, scratch: Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from tests.firmware.test_button_conduct import KEY as MESSAGE_KEY
 from tests.firmware.test_button_conduct import PRESSED, REST, Desk
 from tests.firmware.test_firmware_command import block
 from tests.firmware.test_firmware_outbox import CuttingDisk, CuttingFile, PowerCut
+from tests.parts import PROJECT, micropython
 
 if TYPE_CHECKING:
     from gateway.releases import Release
@@ -387,3 +389,17 @@ def test_a_damaged_record_starts_the_installed_firmware(tmp_path: Path) -> None:
     for length in range(len(octets)):
         (tmp_path / "slots").write_bytes(octets[:length])
         assert slots.Slots(flash).choose() == ""
+
+
+def test_every_cut_of_a_real_littlefs_leaves_a_firmware_that_is_whole() -> None:
+    done = subprocess.run(
+        [micropython(), "-X", "heapsize=64m", str(PROJECT / "tests" / "firmware" / "run_update_littlefs.py")],
+        env={"MICROPYPATH": f"{PROJECT}:.frozen"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    word, _, cuts = done.stdout.partition(" ")
+    assert word == "passed", done.stdout + done.stderr
+    assert int(cuts) > 20

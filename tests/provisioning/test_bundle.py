@@ -44,12 +44,27 @@ def test_the_same_source_gives_the_same_octets_wherever_it_lies(files: dict[str,
 
 def test_a_number_with_a_name_takes_nothing_of_the_heap_and_every_other_name_stays() -> None:
     ours = "KEPT = 1\nOWN = 45  # ms\nNOBODYS = 7\n_SHIFTED = 1 << 4\nTEXT = 'OWN'\n\ndef f(a):\n    return a.OWN_TOO < OWN\n"
-    other = "import ours\nprint(ours.KEPT)\n"
-    lean = bundle.lean({Path("ours.py"): ours, Path("other.py"): other})
-    assert lean[Path("other.py")] == other
-    assert lean[Path("ours.py")].splitlines() == [
+    other = "import ours\nprint(ours.KEPT, ours.TOLD, a.ours.TOLD)\n"
+    third = "from ours import KEPT\n"
+    texts = {"ours": ours + "TOLD = 0x1F\n", "other": other, "third": third}
+    lean = {
+        path.stem: text
+        for path, text in bundle.lean({Path(f"{name}.py"): text for name, text in texts.items()}).items()
+    }
+    assert lean["other"] == other, "one of the words may be another's"
+    assert lean["third"] == third
+    assert lean["ours"].splitlines() == [
         "KEPT = 1", "_OWN = const(45)  # ms", "", "_SHIFTED = 1 << 4", "TEXT = 'OWN'", "", "def f(a):", "    return a.OWN_TOO < _OWN",
+        "TOLD = 0x1F",
     ]  # fmt: skip
+
+
+def test_a_number_that_another_module_names_is_put_there() -> None:
+    ours = "LEAST = 0x1F  # bytes\n\ndef f(n):\n    return n > LEAST\n"
+    other = "import ours\nprint(ours.LEAST, ours.f(ours.LEAST + 1))\n"
+    lean = bundle.lean({Path("ours.py"): ours, Path("other.py"): other})
+    assert lean[Path("ours.py")] == "_LEAST = const(0x1F)  # bytes\n\ndef f(n):\n    return n > _LEAST\n"
+    assert lean[Path("other.py")] == "import ours\nprint(0x1F, ours.f(0x1F + 1))\n"
 
 
 def test_a_board_gets_its_own_pins_and_no_others() -> None:
