@@ -256,8 +256,9 @@ def retain(config: Config, days: Annotated[int, typer.Option(min=1, help="Younge
         boot = journal.next_boot()
         journal.start()
         try:
-            with _progress("deleting", None) as advance:
-                done = keeping.retain(journal, sealer, boot, days, advance)
+            limit, count = keeping.to_go(journal, days)
+            with _progress("deleting", count) as advance:
+                done = keeping.retain(journal, sealer, boot, limit, advance)
         finally:
             journal.stop()
         typer.echo(f"{done:,} entries deleted")

@@ -306,15 +306,21 @@ def may_go(connection: Connection, before_ms: int, parents: Sequence[str]) -> in
     return limit if limit >= first else 0
 
 
-def retain(journal: Journal, sealer: Sealer, boot: int, days: int, advance: Callable[[int], None]) -> int:
-    """Deletes entries of the front that are older than `days`, closed and delivered; how many.
+def to_go(journal: Journal, days: int) -> tuple[int, int]:
+    """What `retain` may delete: up to which position (0: nothing), and how many entries."""
+    before_ms = time.time_ns() // 1_000_000 - days * DAY_MS
+    with journal.readers.connect() as connection:
+        limit = may_go(connection, before_ms, journal.parents)
+        return limit, limit - span(connection)[0] + 1 if limit else 0
+
+
+def retain(journal: Journal, sealer: Sealer, boot: int, limit: int, advance: Callable[[int], None]) -> int:
+    """Deletes the entries of the front up to `limit`, as `to_go` gives it; how many.
 
     Some at a time, beside a running station, and each time a signed checkpoint says where the journal begins now. What
     the registry needs is journaled again. boot: for that, the journal's next one. Raises StorageError.
     """
     now_ms = time.time_ns() // 1_000_000
-    with journal.readers.connect() as connection:
-        limit = may_go(connection, now_ms - days * DAY_MS, journal.parents)
     done, seq = 0, 0
 
     def cut(connection: Connection) -> int:

@@ -196,6 +196,21 @@ def test_a_heartbeat_that_a_station_below_passed_on_goes_on_to_every_parent(benc
     assert passed == [("b1", True), ("b1", True), ("b2", False), ("b2", False)]
 
 
+def test_a_disk_that_does_not_answer_fills_neither_the_brokers_window_nor_the_memory(bench: Bench) -> None:
+    for seq in range(1, 151):
+        bench.alarm(seq)
+    wait_until(lambda: bench.journal.stuck, 10, "the writing hangs")  # without any error
+    assert bench.journal.trouble is None
+    bench.exchange.relieve()
+    assert bench.story == [("done", 0)] * 50
+    event = {wire.KIND: wire.EVENT, wire.BOOT: 1, wire.SEQ: 151, wire.AGE: 5, wire.CODE: wire.LOOP_CUT}
+    bench.exchange.arrived("tocsin/1/b1/event", wire.seal(event, "b1", bytes(32)), lambda: bench.story.append("left"))
+    assert bench.story[50:] == ["left"], "its sender still holds it"
+    assert bench.journal.backlog == 150
+    bench.journal.start()
+    wait_until(lambda: bench.rows() == 150, 20, "it goes on")
+
+
 @pytest.fixture
 def headquarters(store: Path | str) -> Iterator[tuple[Exchange, list[Any]]]:
     """Headquarters' exchange that knows one button, and what it sent down."""

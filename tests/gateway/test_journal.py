@@ -214,6 +214,22 @@ def test_a_button_that_presses_for_ever_pushes_nobody_elses_alarm_off_the_list(j
     assert [incident.more for incident in opened] == [0] * (MOST_OF_ONE - 1) + [len(flood) - MOST_OF_ONE, 0, 0]
 
 
+def test_many_buttons_that_press_for_ever_push_nobody_elses_alarm_off_the_list(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.reception.MOST_ALARMS", 30)
+    settings = SimpleNamespace(station="hq", role="hq")
+    registry = SimpleNamespace(sites=dict, place_of=lambda _: Place("b", "b", "", "", "", ""), children=dict)
+    station: Any = SimpleNamespace(journal=journal, settings=settings, registry=registry)
+    others = [kept(journal, replace(entry(1), source=f"b{number}")).id for number in (2, 3)]
+    for seq in range(1, MOST_OF_ONE + 1):
+        for flooding in ("f1", "f2"):
+            kept(journal, replace(entry(seq), source=flooding))
+    opened = Reception(station).open_incidents()
+    assert len(opened) == 30
+    assert [incident.id for incident in opened[-2:]] == [*reversed(others)]
+
+
 def test_a_station_whose_journal_fails_in_any_way_ends_loudly(store: Path | str) -> None:
     script = textwrap.dedent(
         """

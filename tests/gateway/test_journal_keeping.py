@@ -6,7 +6,12 @@ import contextlib
 import csv
 import io
 import json
+import os
+import pty
+import re
 import sqlite3
+import subprocess
+import sys
 import threading
 from concurrent.futures import Future
 from dataclasses import replace
@@ -36,6 +41,7 @@ from gateway.registrar import Registrar
 from gateway.registry import Registry
 from gateway.settings import load
 from tests.gateway.test_journal import entry
+from tests.parts import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -342,6 +348,58 @@ def test_export_writes_every_entry_and_only_those_that_are_asked_for(lived: Live
     assert lived.run("export", "--until", "2100-01-01", "-o", str(file)).exit_code == 1, "a file is never replaced"
     assert len(lived.run("export", "--until", "2100-01-01").stdout.splitlines()) == len(lines)
     assert lived.run("export", "--kind", "heartbeat").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["verify"], "verifying"),
+        (["export"], "exporting"),
+        (["rebuild"], "rebuilding"),
+        (["backup", "copy.db"], "backing up"),
+        (["retain", "--days", "1"], "deleting"),  # the last: it alters what it finds
+    ],
+)
+def test_on_a_terminal_each_command_shows_how_far_it_is(
+    command: list[str], says: str, lived_once: Lived, tmp_path: Path
+) -> None:
+    """The total is shown, and reached."""
+    lived, (ours, its) = lived_once, pty.openpty()
+    if command[0] == "retain":
+        lived.do(lambda connection: connection.execute(update(schema.journal).values(received_at_ms=1)))
+        lived.do(lambda connection: connection.execute(update(schema.deliveries).values(stage=2)))
+        lived.do(lambda connection: connection.execute(update(schema.steps).values(at_ms=1)))
+        lived.do(lambda connection: connection.execute(update(schema.incidents).values(state="closed")))
+    whole = [sys.executable, "-m", "gateway.cli", "journal", command[0], "--config", lived.config, *command[1:]]
+    running = subprocess.Popen(
+        whole,
+        stderr=its,
+        stdout=subprocess.DEVNULL,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(its)
+    shown = b""
+    try:
+        with contextlib.suppress(OSError):  # the other end is closed: the command has ended
+            while some := os.read(ours, 4096):
+                shown += some
+        assert running.wait(60) == 0, shown
+    finally:
+        running.kill()
+        running.wait()
+        os.close(ours)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    counts = re.findall(rf"{says} .*? (\d+)/(\d+)", plain)
+    assert counts, shown
+    assert counts[-1][0] == counts[-1][1] != "0", shown
+
+
+@pytest.fixture(scope="module")
+def lived_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lived]:
+    made = Lived(tmp_path_factory.mktemp("lived"))
+    yield made
+    made.world.close()
 
 
 @pytest.fixture
