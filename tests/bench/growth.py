@@ -90,7 +90,7 @@ def _pids(world: World) -> tuple[int, int]:
 
 def _idle_percent(world: World, seconds: float) -> float:
     """Of a core, which a station uses that just knows all those buttons."""
-    time.sleep(seconds / 2)  # it has just started
+    time.sleep(1.5 * seconds)  # it has just started
     pid, _ = _pids(world)
     before = usage.cpu_s(pid)
     time.sleep(seconds)
