@@ -282,11 +282,11 @@ class Commands:
     def _renew(self, number: tuple, detail) -> None:
         try:
             self._button.renewal.put_on_trial(number, detail)
-        except (wire.WireError, OSError) as problem:
+        except (wire.WireError, OSError, MemoryError) as problem:
             self.answer(False, number, wire.RENEW, "the certificate is not taken: %s" % problem)
 
     def _update(self, number: tuple, detail) -> None:
         try:
             self._button.update.offer(number, detail)
-        except (wire.WireError, OSError) as problem:
+        except (wire.WireError, OSError, MemoryError) as problem:
             self.answer(False, number, wire.UPDATE, "it keeps its firmware: %s" % problem)

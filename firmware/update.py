@@ -8,6 +8,7 @@ it came only if contacts, flash, network, TLS, keys and the way to headquarters 
 """
 
 import asyncio
+import gc
 import os
 
 from firmware import VERSION, slots, wire
@@ -89,6 +90,7 @@ class Update:
 
     def _fail(self, why: str) -> None:
         self._stop()
+        gc.collect()  # that there was no memory may be why
         self._button.commands.answer(False, self._order, wire.UPDATE, "it keeps %s: %s" % (VERSION, why))
 
     def _may(self) -> bool:
@@ -113,14 +115,14 @@ class Update:
         self._heard_ms = self._button.clock.ms()
         try:
             download.take(detail[1], detail[2])
-        except (wire.WireError, OSError) as problem:
+            if download.head:
+                self._work = download.judge(self._told.release_key, self._told.board, self._record.newest)
+            elif download.at is None:
+                self._work = download.look()
+        except (wire.WireError, OSError, MemoryError) as problem:
             self._fail(str(problem))
             return False
         self._came += 1
-        if download.head:
-            self._work = download.judge(self._told.release_key, self._told.board, self._record.newest)
-        elif download.at is None:
-            self._work = download.look()
         return self._came >= wire.PIECES and self._work is None
 
     def work(self) -> bool:
@@ -128,14 +130,18 @@ class Update:
         if self._work is None:
             return False
         try:
+            self._go_on()
+        except (wire.WireError, OSError, MemoryError) as problem:
+            self._work = None
+            self._fail(str(problem))
+        return self._work is not None
+
+    def _go_on(self) -> None:
+        try:
             for _ in range(BITS):
                 next(self._work)
         except StopIteration:
             self._worked()
-        except (wire.WireError, OSError) as problem:
-            self._work = None
-            self._fail(str(problem))
-        return self._work is not None
 
     def _worked(self) -> None:
         download = self._download

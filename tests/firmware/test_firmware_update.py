@@ -236,6 +236,25 @@ def test_a_truncated_release_never_starts_and_is_given_up(desk: Updated, tmp_pat
     assert set(lies(tmp_path, "slot-a")) < {*FILES, "new"}
 
 
+@pytest.mark.parametrize("where", ["Download.__init__", "Download.take", "Download.judge", "Download.look"])
+def test_without_memory_for_it_the_update_is_given_up_and_the_button_goes_on(
+    desk: Updated, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise MemoryError("memory allocation failed, allocating 456 bytes")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"firmware.download.{where}", no_memory)
+        desk.order(NEW)
+        desk.serve(NEW.octets)
+    ((code, text),) = desk.answers()
+    assert (code, "memory allocation failed" in text) == (wire.COMMAND_FAILED, True)
+    assert (desk.record.trial, desk.restarts) == (None, 0)
+    desk.order(NEW, 2)
+    desk.serve(NEW.octets)
+    assert desk.record.trial == "slot-a"
+
+
 def test_an_older_version_than_ever_ran_is_refused_even_by_the_installed_firmware(desk: Updated) -> None:
     desk.record.newest = "0.3.0"
     desk.order(NEW)
