@@ -8,75 +8,49 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import os
-import sys
-import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from cryptography.hazmat.primitives.serialization import Encoding
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from gateway import keys, releases
-from provisioning import bundle, durable, factory, images, lock, ports, release, selftest, sites, steps, vault
-from provisioning.authority import AuthorityFolder
-from provisioning.benchlog import BenchLog
-from provisioning.board import Board
+from provisioning import batch as several
+from provisioning import (
+    bundle,
+    factory,
+    images,
+    lock,
+    ports,
+    release,
+    selftest,
+    sites,
+    steps,
+    vault,
+    workplace,
+)
+from provisioning.authority_cli import ca
 from provisioning.errors import HeadquartersRefused, HeadquartersUnreachable, ProvisioningError, SetupFault, WrongBoard
 from provisioning.hq import Headquarters
-from provisioning.pki import STATION_DAYS, joined
-from provisioning.screen import Screen
-from provisioning.teller import Teller, Told
+from provisioning.workplace import PROJECT, EntranceId, ImagePath, Offline, PortPath, Replaces, SiteId
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from provisioning.sites import Site
-
-PROJECT = Path(__file__).resolve().parents[1]
-AUTHORITY = "authority"
 
 app = typer.Typer(
     no_args_is_help=True,
     help="Turn a bare ESP32 into a trusted button, and look after it until it is retired. Any command may be run again.",
 )
-ca = typer.Typer(no_args_is_help=True, help="The certificate authority of your buttons and gateways.")
 site_app = typer.Typer(no_args_is_help=True, help="What is kept of a site and used for each of its buttons.")
 log_app = typer.Typer(no_args_is_help=True, help="The signed log of what was done at this bench.")
 app.add_typer(ca, name="ca")
 app.add_typer(site_app, name="site")
 app.add_typer(log_app, name="log")
-
-SiteId = Annotated[str, typer.Option("--site", help="The site's id, as in `site list`.")]
-EntranceId = Annotated[str, typer.Option("--entrance", help="The entrance's id, as in the site's file.")]
-PortPath = Annotated[str | None, typer.Option("--port", help="The serial port; found by itself if there is one board.")]
-ImagePath = Annotated[
-    Path | None, typer.Option("--image", help="A MicroPython image, or a folder of them, for a board without one.")
-]
-Replaces = Annotated[
-    str | None,
-    typer.Option("--replaces", help="The button that makes room, where an entrance has several, or offline."),
-]
-Offline = Annotated[
-    bool, typer.Option("--offline", help="Headquarters can't be reached: write a signed request for it instead.")
-]
-
-
-@dataclass
-class _Options:
-    home: Path
-    json: bool
-    technician: str
-
-
-_options = _Options(Path(), json=False, technician="")
 
 
 @app.callback()
@@ -87,109 +61,9 @@ def _common(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     technician: Annotated[str, typer.Option("--technician", help="Your name, for the log and requests.")] = "",
 ) -> None:
-    _options.home = sites.home(home)
-    _options.json = as_json
-    _options.technician = technician or os.environ.get("TOCSIN_TECHNICIAN") or getpass.getuser()
-
-
-# ------------------------------------------------------------------------------------------------ the frame
-
-
-@contextlib.contextmanager
-def _told(command: str) -> Iterator[tuple[Screen, dict[str, Any]]]:
-    """Runs a command: what it puts into the dictionary is its JSON; a fault becomes words and an exit status."""
-    screen = Screen()
-    answer: dict[str, Any] = {"command": command, "ok": True}
-    status = 0
-    try:
-        yield screen, answer
-    except ProvisioningError as error:
-        answer.update({"ok": False, "error": {"kind": type(error).__name__, "text": str(error)}})
-        status = error.exit_code
-        screen.failure(str(error))
-    except (KeyboardInterrupt, click.Abort):
-        answer.update(
-            {"ok": False, "error": {"kind": "Interrupted", "text": "Stopped. Run the same command to go on."}}
-        )
-        status = 130
-        screen.failure("Stopped. Run the same command to go on.")
-    except (OSError, ValueError) as error:
-        answer.update({"ok": False, "error": {"kind": type(error).__name__, "text": str(error)}})
-        status = SetupFault.exit_code
-        screen.failure(f"{error}. Nothing is half done: mend it, then run the same command again.")
-    if _options.json:
-        if screen.told:
-            answer["steps"] = [asdict(one) for one in screen.told]
-        if screen.warned:
-            answer["warnings"] = screen.warned
-        sys.stdout.write(json.dumps(answer, ensure_ascii=False, default=str) + "\n")
-    if status:
-        raise typer.Exit(status)
-
-
-def _secret(text: str, *, twice: bool = False) -> str:
-    """A secret from the terminal, or the first line of standard input."""
-    if sys.stdin.isatty():
-        return str(typer.prompt(text, hide_input=True, confirmation_prompt=twice, err=True))
-    return sys.stdin.readline().rstrip("\n")
-
-
-def _vault() -> vault.Vault:
-    return vault.Vault(_options.home, lambda text, is_new: _secret(text, twice=is_new))
-
-
-def _log() -> BenchLog:
-    return BenchLog(_options.home / "log", who=_options.technician)
-
-
-def _authority(kept: vault.Vault) -> AuthorityFolder:
-    folder = _options.home / AUTHORITY
-    if not folder.exists():
-        raise SetupFault("There is no authority on this laptop yet: make one with `tocsin provision ca init`.")
-    passphrase = kept.get(vault.authority_passphrase(AUTHORITY))
-    if passphrase is None:
-        passphrase = _secret("Passphrase of the authority")
-    return AuthorityFolder.open(folder, passphrase)
-
-
-def _headquarters(site: Site, kept: vault.Vault) -> Headquarters:
-    token = kept.get(vault.technician_token(site.hq.url))
-    if token is None:
-        raise SetupFault(
-            f"There is no token for headquarters at {site.hq.url}. Headquarters makes one with `tocsin technician NAME`; "
-            f"then run `tocsin provision token --site {site.id}` and paste it."
-        )
-    return Headquarters(site.hq.url, token, site.hq.ca)
-
-
-@contextlib.contextmanager
-def _bench(site: Site, *, offline: bool = False) -> Iterator[steps.Bench]:
-    kept = _vault()
-    headquarters = None if offline else _headquarters(site, kept)
-    try:
-        yield steps.Bench(
-            folder=_options.home,
-            project=PROJECT,
-            authority=_authority(kept),
-            vault=kept,
-            log=_log(),
-            hq=headquarters,
-            technician=_options.technician,
-        )
-    finally:
-        if headquarters:
-            headquarters.close()
-
-
-@contextlib.contextmanager
-def _used_up(port: str) -> Iterator[Board]:
-    """A board whose port somebody else goes on with, after a restart; it is given back only if something goes wrong."""
-    board = Board.open(port)
-    try:
-        yield board
-    except BaseException:
-        steps.leave(board)
-        raise
+    workplace.options.home = sites.home(home)
+    workplace.options.json = as_json
+    workplace.options.technician = technician or os.environ.get("TOCSIN_TECHNICIAN") or getpass.getuser()
 
 
 # ------------------------------------------------------------------------------------------------ buttons
@@ -212,18 +86,18 @@ def new(
     ] = False,
 ) -> None:
     """Make a board a button of an entrance, and have it prove itself. Interrupted: run it again."""
-    with _told("new") as (screen, answer):
+    with workplace.told("new") as (screen, answer):
         wanted = _wanted(site, entrance, port, image)
         wanted.replace, wanted.replaces, wanted.another = replace, replaces, another
         wanted.before = "no-reset" if no_reset else "default-reset"
-        with _bench(wanted.site, offline=offline) as bench:
+        with workplace.bench(wanted.site, offline=offline) as bench:
             result = steps.provision(bench, wanted, screen)
         answer.update(asdict(result))
         screen.summary(result)
 
 
 def _wanted(site_id: str, entrance: str, port: str | None, image: Path | None) -> steps.Wanted:
-    site = sites.load(_options.home, site_id)
+    site = sites.load(workplace.options.home, site_id)
     return steps.Wanted(site, site.entrance(entrance), port=port, image=image)
 
 
@@ -238,7 +112,7 @@ def replace(
 ) -> None:
     """Put a new board in the place of a broken button; the old one is revoked, the entrance keeps its history."""
     if offline and replaces is None:
-        with _told("replace"):
+        with workplace.told("replace"):
             raise SetupFault("Offline, headquarters can't say which button is there: name it with --replaces ID.")
     new(site, entrance, port, image, offline, replace=True, replaces=replaces)
 
@@ -253,110 +127,28 @@ def batch(
     another: Annotated[bool, typer.Option("--another", help="Each is a further button of its entrance.")] = False,
 ) -> None:
     """Make several boards at once; one that fails stops no other."""
-    with _told("batch") as (screen, answer):
-        pairs = [_pair(text) for text in boards]
+    with workplace.told("batch") as (screen, answer):
+        pairs = [several.pair(text) for text in boards]
         for what, names in (("port", [port for port, _ in pairs]), ("entrance", [entrance for _, entrance in pairs])):
             if len(set(names)) < len(names):
                 raise SetupFault(f"A {what} is named twice: each board has its own.")
-        rows = [Row(port, _wanted(site, entrance, port, image)) for port, entrance in pairs]
+        rows = [several.Row(port, _wanted(site, entrance, port, image)) for port, entrance in pairs]
         for row in rows:
             row.wanted.replace, row.wanted.another = replace, another
-        with _bench(rows[0].wanted.site, offline=offline) as bench, Live(_table(rows), console=screen.console) as live:
-            threads = [threading.Thread(target=row.run, args=(bench,), daemon=True) for row in rows]
-            for thread in threads:
-                thread.start()
-            while any(thread.is_alive() for thread in threads):
-                for thread in threads:
-                    thread.join(0.05)
-                live.update(_table(rows))
-            live.update(_table(rows))
+        with workplace.bench(rows[0].wanted.site, offline=offline) as bench:
+            several.run(rows, bench, screen.console)
         answer["boards"] = [row.as_json() for row in rows]
         if errors := [row.error for row in rows if row.error]:
             text = "\n".join(f"{row.port}: {row.error}" for row in rows if row.error)
             raise type(errors[0])(f"{len(errors)} of {len(rows)} boards are not finished:\n{text}")
 
 
-def _pair(text: str) -> tuple[str, str]:
-    port, sign, entrance = text.rpartition("=")
-    if not sign or not port or not entrance:
-        raise SetupFault(f"{text!r} does not say which board goes where: write it like /dev/ttyUSB0=main-gate.")
-    return port, entrance
-
-
-class Row(Teller):
-    """One board of a batch: its teller, and its row of the table."""
-
-    def __init__(self, port: str, wanted: steps.Wanted) -> None:
-        super().__init__()
-        self.port = port
-        self.wanted = wanted
-        self.now = "waits"
-        self.todo = ""
-        self.share: float | None = None
-        self.result: steps.Result | None = None
-        self.error: ProvisioningError | None = None
-
-    def run(self, bench: steps.Bench) -> None:
-        """Does it; what goes wrong is kept in `error`."""
-        try:
-            self.result = steps.provision(bench, self.wanted, self)
-        except ProvisioningError as error:
-            self.error = error
-        except Exception as error:  # noqa: BLE001 - one board's trouble is that board's
-            self.error = ProvisioningError(f"{type(error).__name__}: {error}")
-
-    def begins(self, now: Told) -> None:
-        """Shows it."""
-        self.now, self.todo, self.share = now.text, "", None
-
-    def progress(self, done: int, of: int) -> None:
-        """Shows it."""
-        self.share = done / of if of else None
-
-    def ask(self, text: str) -> None:
-        """Shows it."""
-        super().ask(text)
-        self.todo = text
-
-    def cells(self) -> list[str | Text]:
-        """Port, entrance, state and what to do."""
-        if self.error:
-            return [
-                self.port,
-                self.wanted.entrance.id,
-                Text("failed", style="bold red"),
-                str(self.error).split("\n")[0],
-            ]
-        if self.result:
-            return [self.port, self.wanted.entrance.id, Text("ready", style="green"), self.result.device]
-        share = f" {self.share:.0%}" if self.share is not None else ""
-        return [self.port, self.wanted.entrance.id, self.now + share, Text(self.todo, style="bold")]
-
-    def as_json(self) -> dict[str, Any]:
-        """The row for --json."""
-        made: dict[str, Any] = {"port": self.port, "entrance": self.wanted.entrance.id, "ok": self.error is None}
-        if self.result:
-            made |= asdict(self.result)
-        if self.error:
-            made["error"] = {"kind": type(self.error).__name__, "text": str(self.error)}
-        return made
-
-
-def _table(rows: list[Row]) -> Table:
-    table = Table(expand=False)
-    for name in ("board", "entrance", "now", "do"):
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*row.cells())
-    return table
-
-
 @app.command("list")
 def list_(site: SiteId) -> None:
     """Every button of a site, as headquarters has it."""
-    with _told("list") as (screen, answer):
-        told = sites.load(_options.home, site)
-        with _headquarters(told, _vault()) as headquarters:
+    with workplace.told("list") as (screen, answer):
+        told = sites.load(workplace.options.home, site)
+        with workplace.reached(told, workplace.opened_vault()) as headquarters:
             entries = headquarters.entries(site)
         answer["buttons"] = [asdict(entry) for entry in entries]
         table = Table()
@@ -370,7 +162,7 @@ def list_(site: SiteId) -> None:
 @app.command()
 def boards() -> None:
     """The boards that are plugged in, and what runs on each."""
-    with _told("boards") as (screen, answer):
+    with workplace.told("boards") as (screen, answer):
         answer["boards"] = []
         table = Table()
         for name in ("port", "chip", "MAC", "MicroPython", "firmware", "button"):
@@ -378,7 +170,7 @@ def boards() -> None:
         for port in ports.wait_for_any():
             row: dict[str, Any] = {"port": port.path}
             try:
-                with _used_up(port.path) as board:
+                with workplace.used_up(port.path) as board:
                     row |= asdict(board.facts())
                     board.restart().close()
             except ProvisioningError as error:
@@ -395,10 +187,10 @@ def boards() -> None:
 @app.command()
 def inspect(site: SiteId, port: PortPath = None, offline: Offline = False) -> None:
     """What is on a board, and whether it is what headquarters has; the board runs on afterwards."""
-    with _told("inspect") as (screen, answer):
-        told = sites.load(_options.home, site)
+    with workplace.told("inspect") as (screen, answer):
+        told = sites.load(workplace.options.home, site)
         where = steps.find(screen, port)
-        with _used_up(where) as board:
+        with workplace.used_up(where) as board:
             facts = board.facts()
             have = board.hashes(bundle.FOLDER) | board.hashes(bundle.MAIN)
             wanted = bundle.build(PROJECT, steps.board_name(told, facts))
@@ -408,7 +200,7 @@ def inspect(site: SiteId, port: PortPath = None, offline: Offline = False) -> No
         answer.update(asdict(facts), firmware_is_current=matches)
         entry = None
         if facts.identity and not offline:
-            with _headquarters(told, _vault()) as headquarters:
+            with workplace.reached(told, workplace.opened_vault()) as headquarters:
                 entry = headquarters.entry(facts.identity)
         answer["registry"] = asdict(entry) if entry else None
         verdict = _verdict(facts.identity, facts.point, entry, offline=offline)
@@ -445,10 +237,10 @@ def _verdict(identity: str | None, point: str | None, entry: Any, *, offline: bo
 @app.command()
 def update(site: SiteId, port: PortPath = None, offline: Offline = False) -> None:
     """Bring a button's firmware to this laptop's version; identity, settings and unsent alarms stay."""
-    with _told("update") as (screen, answer):
-        told = sites.load(_options.home, site)
+    with workplace.told("update") as (screen, answer):
+        told = sites.load(workplace.options.home, site)
         where = steps.find(screen, port)
-        with _used_up(where) as board:
+        with workplace.used_up(where) as board:
             facts = board.facts()
             with screen.step("firmware", "Loading the firmware") as now:
                 synced = bundle.sync(board, bundle.build(PROJECT, steps.board_name(told, facts)), screen.progress)
@@ -459,13 +251,13 @@ def update(site: SiteId, port: PortPath = None, offline: Offline = False) -> Non
             if facts.identity:
                 selftest.starts(console, screen, offline=offline)
         answer.update({"device": facts.identity, "sent": synced.sent, "removed": synced.removed})
-        _log().append("update", facts.mac, device=facts.identity or "", sent=len(synced.sent))
+        workplace.log().append("update", facts.mac, device=facts.identity or "", sent=len(synced.sent))
 
 
 @app.command("release-key")
 def release_key(file: Annotated[Path, typer.Argument(help="Where to; keep it away from every station.")]) -> None:
     """Make the key that firmware for updates over the air is signed with, and print what buttons and headquarters believe."""
-    with _told("release-key") as (screen, answer):
+    with workplace.told("release-key") as (screen, answer):
         point = release.new_key(file)
         answer["release_key"] = point.hex()
         text = f"release_key = \"{point.hex()}\"  # in headquarters' settings, and under [hq] in the sites' files"
@@ -478,7 +270,7 @@ def make_release(
     key: Annotated[Path, typer.Option(help="From `release-key`.")],
 ) -> None:
     """Make a release of this laptop's firmware for updates over the air, signed; `tocsin update take` takes it in."""
-    with _told("release") as (screen, answer):
+    with workplace.told("release") as (screen, answer):
         octets = release.made(PROJECT, release.read_key(key))
         file.write_bytes(octets)
         found = releases.read(octets, keys.point(release.read_key(key).public_key()))
@@ -489,9 +281,9 @@ def make_release(
 @app.command("test")
 def prove(port: PortPath = None, offline: Offline = False) -> None:
     """Have a button prove itself again: contacts, network, a test alarm to headquarters and back, a power cut."""
-    with _told("test") as (screen, answer):
+    with workplace.told("test") as (screen, answer):
         where = steps.find(screen, port)
-        with _used_up(where) as board:
+        with workplace.used_up(where) as board:
             facts = board.facts()
             if facts.identity is None:
                 raise WrongBoard("This board is no button yet: `tocsin provision new` makes it one.")
@@ -503,7 +295,7 @@ def prove(port: PortPath = None, offline: Offline = False) -> None:
             raise
         console.close()
         answer.update({"device": facts.identity, "test_alarm": "hq" if proved.stage > 1 else "gateway"})
-        _log().append("test", facts.mac, device=facts.identity, stage=proved.stage)
+        workplace.log().append("test", facts.mac, device=facts.identity, stage=proved.stage)
 
 
 @app.command()
@@ -514,12 +306,12 @@ def retire(
     reason: Annotated[str, typer.Option(help="Why, for headquarters' record.")] = "retired by the technician",
 ) -> None:
     """End a button's life: headquarters refuses it, its certificate is revoked, and its board (if here) is erased."""
-    with _told("retire") as (screen, answer):
-        told = sites.load(_options.home, site)
+    with workplace.told("retire") as (screen, answer):
+        told = sites.load(workplace.options.home, site)
         if device is None and port is None:
             raise SetupFault("Say which button: --id NAME, or --port with its board plugged in.")
         with contextlib.ExitStack() as stack:
-            board = stack.enter_context(_used_up(port)) if port else None
+            board = stack.enter_context(workplace.used_up(port)) if port else None
             facts = board.facts() if board else None
             on_board = facts.identity if facts else None
             if device and on_board and device != on_board:
@@ -527,7 +319,7 @@ def retire(
             name = device or on_board
             if name is None:
                 raise WrongBoard(f"The board at {port} is no button: there is nothing to retire.")
-            with _bench(told) as bench:
+            with workplace.bench(told) as bench:
                 with screen.step("retire", f"Retiring {name}") as now:
                     steps.retire(bench, told, name, reason, screen)
                     now.text = f"{name}: headquarters refuses it, and its certificate is revoked"
@@ -543,13 +335,13 @@ def retire(
 @app.command()
 def token(site: SiteId) -> None:
     """Keep the token that headquarters gave you (it is read from the terminal or standard input, and tried)."""
-    with _told("token") as (screen, answer):
-        told = sites.load(_options.home, site)
-        secret = _secret("Token").strip()
+    with workplace.told("token") as (screen, answer):
+        told = sites.load(workplace.options.home, site)
+        secret = workplace.secret("Token").strip()
         with Headquarters(told.hq.url, secret, told.hq.ca) as headquarters:
             facts = headquarters.facts()
-        sites.save(_options.home, told.with_headquarters(facts.station, facts.message_key))
-        kept = _vault()
+        sites.save(workplace.options.home, told.with_headquarters(facts.station, facts.message_key))
+        kept = workplace.opened_vault()
         kept.put(vault.technician_token(told.hq.url), secret)
         answer["headquarters"] = facts.station
         screen.console.print(f"The token opens {facts.name} ({facts.station}); it is kept in {kept.place}.")
@@ -564,21 +356,21 @@ def wifi(
     ] = False,
 ) -> None:
     """Keep a Wi-Fi network's password once; with --push it reaches the buttons, which keep the old one until it works."""
-    with _told("wifi") as (screen, answer):
-        told = sites.load(_options.home, site)
-        password = _secret(f"Password of {network}", twice=True)
-        kept = _vault()
+    with workplace.told("wifi") as (screen, answer):
+        told = sites.load(workplace.options.home, site)
+        password = workplace.secret(f"Password of {network}", twice=True)
+        kept = workplace.opened_vault()
         kept.put(vault.wifi_password(network, site), password)
         others = tuple(name for name in told.wifi if name != network)
         told = told.model_copy(update={"wifi": (network, *others)[:4]})
-        sites.save(_options.home, told)
+        sites.save(workplace.options.home, told)
         answer.update({"network": network, "sent_to": [], "failed": {}})
         if not push:
             screen.console.print(
                 f"Kept in {kept.place}. Buttons made from now on get it; --push sends it to the others."
             )
             return
-        with _headquarters(told, kept) as headquarters:
+        with workplace.reached(told, kept) as headquarters:
             for entry in headquarters.entries(site):
                 if entry.state != "enrolled" or entry.kind != "button":
                     continue
@@ -605,12 +397,12 @@ def renew(
     within: Annotated[int, typer.Option(min=1, help="Those whose certificate ends within so many days.")] = 90,
 ) -> None:
     """Send new certificates, over the air, to the site's buttons whose own end soon; each keeps its key."""
-    with _told("renew") as (screen, answer):
-        told, kept = sites.load(_options.home, site), _vault()
-        authority = _authority(kept)
+    with workplace.told("renew") as (screen, answer):
+        told, kept = sites.load(workplace.options.home, site), workplace.opened_vault()
+        authority = workplace.authority(kept)
         soon_ms = (time.time() + within * 86_400) * 1000
         answer.update({"sent_to": [], "failed": {}})
-        with _headquarters(told, kept) as headquarters:
+        with workplace.reached(told, kept) as headquarters:
             for entry in headquarters.entries(site):
                 ends_ms = entry.certified_until_ms
                 if entry.state != "enrolled" or entry.kind != "button" or (ends_ms is not None and ends_ms > soon_ms):
@@ -637,106 +429,14 @@ def renew(
             )
 
 
-# ------------------------------------------------------------------------------------------------ authority
-
-
-@ca.command("init")
-def ca_init(
-    name: Annotated[str, typer.Option(help="The authority's name, in its certificate.")] = "Tocsin authority",
-) -> None:
-    """Make the authority. Keep a copy of its folder and passphrase in a safe."""
-    with _told("ca init") as (screen, answer):
-        kept = _vault()
-        passphrase = _secret("New passphrase of the authority", twice=True)
-        made = AuthorityFolder.create(_options.home / AUTHORITY, passphrase, name)
-        kept.put(vault.authority_passphrase(AUTHORITY), passphrase)
-        _log().append("ca init", "", name=name)
-        answer["certificate"] = str(made.path / "ca.pem")
-        screen.console.print(f"{made.path / 'ca.pem'}: give this file to every station as its identity/ca.pem.")
-
-
-@ca.command("rotate")
-def ca_rotate() -> None:
-    """Make the authority's successor. Old buttons go on working; stations need the new bundle first."""
-    with _told("ca rotate") as (screen, answer):
-        authority = _authority(_vault())
-        authority.rotate()
-        _log().append("ca rotate", "")
-        answer["bundle"] = str(authority.path / "ca.pem")
-        screen.console.print(
-            f"Before the next button: give {authority.path / 'ca.pem'} and the revocation list to every station, then a "
-            "new certificate (`ca issue`). Buttons on walls keep trusting the old authority, which stays in the bundle."
-        )
-
-
-@ca.command("issue")
-def ca_issue(
-    station: Annotated[str, typer.Argument(help="The station's id.")],
-    folder: Annotated[Path, typer.Option("--to", help="Where its key.pem, cert.pem and ca.pem go.")],
-) -> None:
-    """Make the identity of a station: gateway or headquarters."""
-    with _told("ca issue") as (screen, answer):
-        _authority(_vault()).issue(station, server=True).write_pem(folder)
-        _log().append("ca issue", "", station=station)
-        answer["folder"] = str(folder)
-        screen.console.print(f"{folder}: the identity of {station}. Carry it there on something that you can erase.")
-
-
-@ca.command("renew")
-def ca_renew(
-    name: Annotated[str, typer.Argument(help="The station's id.")],
-    old: Annotated[Path, typer.Option("--from", help="Its present cert.pem.")],
-    new: Annotated[Path, typer.Option("--to", help="Where the new cert.pem goes.")],
-) -> None:
-    """Sign a station's certificate anew, for the key that it has; it takes it up without a restart."""
-    with _told("ca renew") as (screen, answer):
-        try:
-            present = keys.certificate(old)
-        except keys.KeyFileError as error:
-            raise SetupFault(f"{error}: give the station's present cert.pem.") from error
-        if present.subject.rfc4514_string() != f"CN={name}":
-            raise SetupFault(
-                f"{old} is for {present.subject.rfc4514_string()}, not for CN={name}: give the station's own."
-            )
-        certificates = _authority(_vault()).renew(name, keys.point(present.public_key()), STATION_DAYS, server=True)
-        durable.write(new, joined(certificates))
-        _log().append("ca renew", "", name=name)
-        answer["until"] = f"{certificates[0].not_valid_after_utc:%Y-%m-%d}"
-        screen.console.print(
-            f"{new}: good until {answer['until']}. Copy it beside the station's cert.pem and rename it over that."
-        )
-
-
-@ca.command("revoke")
-def ca_revoke(
-    device: Annotated[str, typer.Argument(help="The button or station whose certificates are taken back.")],
-    site: SiteId,
-    reason: Annotated[str, typer.Option(help="Why.")] = "",
-) -> None:
-    """Take an identity's certificates back, and send the list to headquarters and the site's stations."""
-    with _told("ca revoke") as (screen, answer), _bench(sites.load(_options.home, site)) as bench:
-        bench.authority.revoke(device, reason)
-        steps.send_revocations(bench, sites.load(_options.home, site), screen)
-        bench.log.append("ca revoke", "", device=device, reason=reason)
-        answer["device"] = device
-        screen.console.print(f"The certificates of {device} are revoked.")
-
-
-@ca.command("publish")
-def ca_publish(site: SiteId) -> None:
-    """Send the revocation list again, to stations that could not be reached."""
-    with _told("ca publish") as (screen, _), _bench(sites.load(_options.home, site)) as bench:
-        steps.send_revocations(bench, sites.load(_options.home, site), screen)
-
-
 # ------------------------------------------------------------------------------------------------ sites, log, images
 
 
 @site_app.command("new")
 def site_new(site_id: Annotated[str, typer.Argument(help="Such as khi-cn.")]) -> None:
     """Write a site's file, with an explanation of each key, for you to fill in."""
-    with _told("site new") as (screen, answer):
-        path = sites.begin(_options.home, site_id)
+    with workplace.told("site new") as (screen, answer):
+        path = sites.begin(workplace.options.home, site_id)
         answer["file"] = str(path)
         screen.console.print(f"{path}: fill it in, then `tocsin provision site check {site_id}`.")
 
@@ -744,8 +444,8 @@ def site_new(site_id: Annotated[str, typer.Argument(help="Such as khi-cn.")]) ->
 @site_app.command("check")
 def site_check(site_id: Annotated[str, typer.Argument()]) -> None:
     """Say what is wrong with a site's file, each mistake with its line."""
-    with _told("site check") as (screen, answer):
-        told = sites.load(_options.home, site_id)
+    with workplace.told("site check") as (screen, answer):
+        told = sites.load(workplace.options.home, site_id)
         answer["entrances"] = [entrance.id for entrance in told.entrances]
         screen.console.print(f"{told.name}: in order, {len(told.entrances)} entrances, headquarters {told.hq.url}")
 
@@ -753,16 +453,16 @@ def site_check(site_id: Annotated[str, typer.Argument()]) -> None:
 @site_app.command("list")
 def site_list() -> None:
     """The sites that are set up on this laptop."""
-    with _told("site list") as (screen, answer):
-        answer["sites"] = sites.listed(_options.home)
+    with workplace.told("site list") as (screen, answer):
+        answer["sites"] = sites.listed(workplace.options.home)
         screen.console.print("\n".join(answer["sites"]) or "None yet: `tocsin provision site new ID`.")
 
 
 @log_app.command("verify")
 def log_verify() -> None:
     """Whether the log is whole: nothing altered, removed or reordered."""
-    with _told("log verify") as (screen, answer):
-        verdict = _log().verify()
+    with workplace.told("log verify") as (screen, answer):
+        verdict = workplace.log().verify()
         answer.update(asdict(verdict))
         if not verdict.is_whole:
             raise SetupFault(str(verdict))
@@ -772,8 +472,8 @@ def log_verify() -> None:
 @log_app.command("show")
 def log_show() -> None:
     """Everything that was done at this bench."""
-    with _told("log show") as (screen, answer):
-        answer["entries"] = _log().entries()
+    with workplace.told("log show") as (screen, answer):
+        answer["entries"] = workplace.log().entries()
         for entry in answer["entries"]:
             more = ", ".join(
                 f"{key} {entry[key]}" for key in ("device", "site", "entrance", "reason") if entry.get(key)
@@ -792,7 +492,7 @@ def factory_image(
     board: Annotated[str, typer.Option(help="A module of firmware/boards.")] = "olimex_esp32_poe_iso",
 ) -> None:
     """Build a factory image without any identity: MicroPython and firmware, to be flashed elsewhere."""
-    with _told("image") as (screen, answer):
+    with workplace.told("image") as (screen, answer):
         image = images.find(base)
         with screen.step("image", "Building and reading back") as now:
             made = factory.build(image, bundle.build(PROJECT, board))
@@ -816,15 +516,17 @@ def lock_(
     ] = None,
 ) -> None:
     """Flash encryption, secure boot v2, no UART download, no REPL: shows each eFuse, and burns only with --burn."""
-    with _told("lock") as (screen, answer):
+    with workplace.told("lock") as (screen, answer):
         if (signed is None) != (public_key is None):
             raise SetupFault("Give --signed and --public-key together: one is checked with the other.")
         where = "" if virtual else steps.find(screen, port)
-        proven = _proven(sites.load(_options.home, site), device) if device else None
+        proven = _proven(sites.load(workplace.options.home, site), device) if device else None
         image = lock.signed_image(signed, public_key) if signed and public_key else None
         typed = ""
         if burn:
-            typed = _secret(f"Type the id of the button to burn its eFuses for ever ({proven.id if proven else '?'})")
+            typed = workplace.secret(
+                f"Type the id of the button to burn its eFuses for ever ({proven.id if proven else '?'})"
+            )
         outcome = lock.lock(lock.Reach(port=where, virtual=virtual), proven, image, burn=burn, typed=typed)
         answer.update(asdict(outcome))
         table = Table(title=f"Stage: {outcome.plan.stage}{'' if outcome.burned else ' (nothing was burned)'}")
@@ -841,7 +543,7 @@ def lock_(
 
 def _proven(site: Site, device: str) -> lock.Proven | None:
     """A button as headquarters has it; `lock` compares its MAC with the one that the chip shows."""
-    with _headquarters(site, _vault()) as headquarters:
+    with workplace.reached(site, workplace.opened_vault()) as headquarters:
         entry = headquarters.entry(device)
     return lock.Proven(entry.id, entry.mac, entry.state == "enrolled") if entry else None
 
@@ -853,7 +555,7 @@ def pin(
     name: Annotated[str, typer.Option(help="The publisher's name of the board.")] = "ESP32_GENERIC",
 ) -> None:
     """Trust a MicroPython image from now on."""
-    with _told("pin") as (screen, answer):
+    with workplace.told("pin") as (screen, answer):
         pinned = images.pin(image, sha256, name)
         answer.update(asdict(pinned))
         screen.console.print(f"{pinned.name} {pinned.micropython} is pinned.")
