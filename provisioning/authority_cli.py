@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway import keys
-from provisioning import durable, sites, steps, vault, workplace
+from provisioning import durable, identity, sites, vault, workplace
 from provisioning.authority import AuthorityFolder
 from provisioning.errors import SetupFault
 from provisioning.pki import STATION_DAYS, joined
@@ -98,7 +98,7 @@ def ca_revoke(
         workplace.bench(sites.load(workplace.options.home, site)) as bench,
     ):
         bench.authority.revoke(device, reason)
-        steps.send_revocations(bench, sites.load(workplace.options.home, site), screen)
+        identity.send_revocations(bench, sites.load(workplace.options.home, site), screen)
         bench.log.append("ca revoke", "", device=device, reason=reason)
         answer["device"] = device
         screen.console.print(f"The certificates of {device} are revoked.")
@@ -111,4 +111,4 @@ def ca_publish(site: SiteId) -> None:
         workplace.told("ca publish") as (screen, _),
         workplace.bench(sites.load(workplace.options.home, site)) as bench,
     ):
-        steps.send_revocations(bench, sites.load(workplace.options.home, site), screen)
+        identity.send_revocations(bench, sites.load(workplace.options.home, site), screen)

@@ -24,6 +24,7 @@ from provisioning import batch as several
 from provisioning import (
     bundle,
     factory,
+    identity,
     images,
     lock,
     ports,
@@ -193,7 +194,7 @@ def inspect(site: SiteId, port: PortPath = None, offline: Offline = False) -> No
         with workplace.used_up(where) as board:
             facts = board.facts()
             have = board.hashes(bundle.FOLDER) | board.hashes(bundle.MAIN)
-            wanted = bundle.build(PROJECT, steps.board_name(told, facts))
+            wanted = bundle.build(PROJECT, identity.board_name(told, facts))
             console = board.restart()
         console.close()
         matches = {path: steps.digest(octets) for path, octets in wanted.items()} == have
@@ -243,7 +244,7 @@ def update(site: SiteId, port: PortPath = None, offline: Offline = False) -> Non
         with workplace.used_up(where) as board:
             facts = board.facts()
             with screen.step("firmware", "Loading the firmware") as now:
-                synced = bundle.sync(board, bundle.build(PROJECT, steps.board_name(told, facts)), screen.progress)
+                synced = bundle.sync(board, bundle.build(PROJECT, identity.board_name(told, facts)), screen.progress)
                 now.text = f"{len(synced.sent)} files sent, {len(synced.kept)} kept, {len(synced.removed)} removed"
                 now.outcome = "done" if synced.sent or synced.removed else "kept"
             console = board.restart()
@@ -321,11 +322,11 @@ def retire(
                 raise WrongBoard(f"The board at {port} is no button: there is nothing to retire.")
             with workplace.bench(told) as bench:
                 with screen.step("retire", f"Retiring {name}") as now:
-                    steps.retire(bench, told, name, reason, screen)
+                    identity.retire(bench, told, name, reason, screen)
                     now.text = f"{name}: headquarters refuses it, and its certificate is revoked"
                 if board:
                     with screen.step("erase", "Erasing the board") as now:
-                        board.run("from firmware import enrolment\nenrolment.erase()", steps.KEY_S)
+                        board.run("from firmware import enrolment\nenrolment.erase()", identity.KEY_S)
                         now.text = "no identity is left on the board"
                     board.close()
                 bench.log.append("retire", facts.mac if facts else "", device=name, reason=reason)
