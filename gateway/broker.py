@@ -7,6 +7,7 @@ a certificate of our authority, not revoked, and its common name as the only nam
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -121,6 +122,14 @@ class Watch:
         "http request": "it does not speak TLS",
     }
     _ORDERLY = ("session taken over", "exceeded timeout")
+    # What the system says of a link that failed; EPROTO is TLS without a farewell. "due to protocol error" is a refusal.
+    _FAILING = tuple(
+        f": {os.strerror(number)}"
+        for number in (
+            errno.EPROTO, errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ETIMEDOUT,
+            errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN,
+        )
+    )  # fmt: skip
 
     def __init__(self, station: str = "") -> None:
         """station: the id of the station whose broker this is; its own end is no refusal."""
@@ -155,6 +164,7 @@ class Watch:
             (match := self._ENDED.search(text))
             and match[1] != self._station
             and not any(word in match[2] for word in self._ORDERLY)
+            and not match[0].rstrip(".").endswith(self._FAILING)
         ):
             why = (
                 "the message is too large" if "oversize" in match[2] else f"the broker ended its connection: {match[2]}"

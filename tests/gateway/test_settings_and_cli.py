@@ -103,11 +103,15 @@ def test_the_brokers_log_is_read_for_who_and_why() -> None:
     assert watch.line("Client b2 disconnected due to oversize packet.")
     assert not watch.line("Client b2 disconnected.")
     assert not watch.line("Client b2 already connected, closing old connection.")
+    for failed in ("Protocol error", "Connection timed out", "No route to host", "Broken pipe"):
+        assert not watch.line(f"Client b2 disconnected: {failed}.")
+    assert watch.line("Client b2 disconnected due to protocol error.")
     assert list(watch.refused) == [
         ("10.0.0.9", "it showed no certificate"),
         ("10.0.0.8", "its certificate is not of this authority, has expired, or is revoked"),
         ("b2", "it may not publish on that topic"),
         ("b2", "the message is too large"),
+        ("b2", "the broker ended its connection: protocol error"),
     ]
 
 
