@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 BATCH = 500
 TOGETHER = 25  # events written at one go: an alarm waits for no more
 FULL = 200  # alarms
+FAIR_S = 0.5  # so long everything else waits for alarms that keep coming; then a few of it are written after each of their batches
+NOW_S = 30.0  # somebody waits for a write
 EX_IOERR = 74
 RETRY_S = 1.0  # in trouble
 STUCK_S = 1.0  # a write that waits for longer
@@ -160,6 +162,7 @@ class Journal:
         self._connection: Connection | None = None
         self._alarms: deque[_Job] = deque()
         self._others: deque[_Job] = deque()
+        self._alarms_last = False
         self._in_hand: float | None = None  # since when the oldest of what is being written waits
         self._keyed: dict[object, _Job] = {}
         self._waiting = threading.Condition()
@@ -250,8 +253,22 @@ class Journal:
         and whatever `work` raises.
         """
         future: Future[T] = Future()
-        self._add(_Job(work, future.set_result, future.set_exception, time.monotonic(), patient=False))
-        return future.result(30)
+        job = _Job(work, future.set_result, future.set_exception, time.monotonic(), patient=False)
+        self._add(job)
+        try:
+            return future.result(NOW_S)
+        except TimeoutError:
+            with self._waiting:
+                waits = job in self._others
+                if waits:
+                    self._others.remove(job)
+            raise (
+                _unwritten("too much waits to be written")
+                if waits
+                else StorageError(
+                    "this station's disk does not answer: whether it was written is not known; look before you try again"
+                )
+            ) from None
 
     def _add(self, job: _Job) -> None:
         with self._waiting:
@@ -338,14 +355,21 @@ class Journal:
             self._in_hand = None
             if self.trouble is None and not self._stopping and not self._alarms and not self._others:
                 self._waiting.wait(IDLE_S)
-            queue = self._alarms or self._others
+            queue, most = (self._alarms, BATCH) if self._alarms else (self._others, BATCH)
+            if self._alarms and self._others and self._turn_of_others():
+                queue, most = self._others, TOGETHER
             if not queue and self._stopping:
                 return None
-            jobs = [queue.popleft() for _ in range(min(len(queue), BATCH))]
+            jobs = [queue.popleft() for _ in range(min(len(queue), most))]
+            self._alarms_last = queue is self._alarms
             for job in jobs:
                 self._keyed.pop(job.key, None)
             self._in_hand = jobs[0].since if jobs else time.monotonic()
             return jobs
+
+    def _turn_of_others(self) -> bool:
+        """Alarms that never end, of a stolen key say, must not keep an operator's step from the disk, nor what else waits."""
+        return self._alarms_last and time.monotonic() - self._others[0].since > FAIR_S
 
     def _write(self, jobs: list[_Job], *, closing: bool) -> None:
         try:

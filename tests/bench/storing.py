@@ -1,6 +1,7 @@
 """The usual ways to store what comes over MQTT: a paho subscriber that verifies, and commits each message or groups.
 
-`python -m tests.bench.storing each|grouped FOLDER PORT`; FOLDER holds the identity and `keys.json` (kid -> MAC key, hex).
+`python -m tests.bench.storing each|grouped|receipted FOLDER PORT`; receipted: in groups, and each sender is sent a sealed receipt,
+as a station does. FOLDER holds the identity and `keys.json` (kid -> MAC key, hex).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sqlite3
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firmware import wire
 from tests.bench.bare import bare_client
@@ -29,9 +30,10 @@ INSERT = "INSERT OR IGNORE INTO messages (source, boot, seq, payload) VALUES (?,
 class Storing:
     """Decodes, verifies, stores, and acknowledges after the commit."""
 
-    def __init__(self, folder: Path, *, grouped: bool) -> None:
+    def __init__(self, folder: Path, *, grouped: bool, receipts: bool = False) -> None:
         told = json.loads((folder / "keys.json").read_text(encoding="utf-8"))
         self._keys = {name: bytes.fromhex(key) for name, key in told.items()}
+        self._receipts = receipts
         self._database = sqlite3.connect(folder / "messages.db", isolation_level=None, check_same_thread=False)
         for statement in ("PRAGMA journal_mode = WAL", "PRAGMA synchronous = FULL", SCHEMA):
             self._database.execute(statement)
@@ -63,13 +65,19 @@ class Storing:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany(INSERT, [row for _, _, row in taken])
             self._database.execute("COMMIT")
-            for mid, qos, _ in taken:
+            for mid, qos, row in taken:
                 self.client.ack(mid, qos)
+                if self._receipts:
+                    self._receipt(*row[:3])
+
+    def _receipt(self, source: Any, boot: Any, seq: Any) -> None:
+        told = {wire.KIND: wire.RECEIPT, wire.BOOT: boot, wire.SEQ: seq, wire.STAGE: wire.AT_HQ, wire.DEVICE: source}
+        self.client.publish(f"tocsin/1/{source}/receipt", wire.seal(told, "hq", self._keys[source]), 1)
 
 
 def main() -> None:
     """Runs until standard input ends."""
-    storing = Storing(Path(sys.argv[2]), grouped=sys.argv[1] == "grouped")
+    storing = Storing(Path(sys.argv[2]), grouped=sys.argv[1] != "each", receipts=sys.argv[1] == "receipted")
     storing.client.connect("127.0.0.1", int(sys.argv[3]), 30)
     storing.client.loop_start()
     sys.stdin.read()

@@ -30,7 +30,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SENDERS = 8
-KINDS = {"each": "paho, each", "grouped": "paho, groups", "node-red": "Node-RED", "none": "broker alone"}
+KINDS = {
+    "each": "paho, each",
+    "grouped": "paho, groups",
+    "receipted": "paho, groups, receipts",
+    "node-red": "Node-RED",
+    "none": "broker alone",
+}
 BLOCKS = 6
 TICKS = os.sysconf("SC_CLK_TCK")
 _BROKER = """\
@@ -167,6 +173,9 @@ def _result(subjects: list[Subject], alarms: int) -> dict[str, Any]:
             "cpu_us": round(statistics.median(subject.cpu_us), 1),
         }
     ours, theirs = found["tocsin"], found["paho, groups"]
+    receipted = found["paho, groups, receipts"]
+    found["rate_to_receipts"] = round(ours["per_s"] / receipted["per_s"], 2)
+    found["cpu_to_receipts"] = round(ours["cpu_us"] / receipted["cpu_us"], 2)
     found["rate_to_groups"] = round(ours["per_s"] / theirs["per_s"], 2)
     found["cpu_to_groups"] = round(ours["cpu_us"] / theirs["cpu_us"], 2)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from sqlalchemy import BigInteger, Text, bindparam, select
 from demo.process import wait_until
 from firmware import wire
 from gateway import chain, keeping, schema
-from gateway.desk import Place, State, StepRefusedError
+from gateway.desk import Place, State, StepRefusedError, StorageError
 from gateway.chain import Sealer
 from gateway.journal import FULL, Entry, Journal, Kept, NumberTakenError, Trouble, own_entry
 from gateway.reception import MOST_ALARMS, MOST_OF_ONE, MOST_TESTS, Reception
@@ -125,6 +126,58 @@ def test_alarms_are_left_at_the_broker_only_while_the_journal_keeps_up(
     journal.trouble = None
     monkeypatch.setattr(journal, "_in_hand", time.monotonic() - 2)
     assert not journal.full
+
+
+def slowed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Each commit takes so much longer."""
+    commit = Journal._commit
+
+    def slow(self: Journal, *args: Any, **kwargs: Any) -> None:
+        commit(self, *args, **kwargs)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(Journal, "_commit", slow)
+
+
+def test_alarms_that_never_end_do_not_keep_a_step_from_the_disk(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slowed(monkeypatch, 0.03)
+    numbers, over = itertools.count(1), threading.Event()
+    kept: list[Kept] = []
+
+    def flood() -> None:
+        while not over.is_set():
+            while len(journal._alarms) < 10:
+                journal.put(entry(next(numbers)), kept.append)
+            time.sleep(0.002)
+
+    flooding = threading.Thread(target=flood)
+    flooding.start()
+    try:
+        wait_until(lambda: len(kept) > 20, 10, "the flood")
+        began = time.monotonic()
+        journal.now(lambda connection: None)
+        assert time.monotonic() - began < 3
+        assert len(journal._alarms) >= 5, "alarms waited all the time"
+    finally:
+        over.set()
+        flooding.join()
+
+
+def test_who_waits_for_too_long_is_told_what_became_of_it(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.journal.NOW_S", 0.2)
+    written, go_on = [], threading.Event()
+    journal.later(lambda _: go_on.wait(10), alarm=True)
+    wait_until(lambda: not journal.backlog, 10, "the journal is busy")
+    with pytest.raises(StorageError, match="nothing was changed"):
+        journal.now(lambda _: written.append(1))
+    go_on.set()
+    with pytest.raises(StorageError, match="not known"):
+        journal.now(lambda _: time.sleep(0.5))
+    monkeypatch.undo()
+    journal.now(lambda _: None)
+    assert written == []
 
 
 def test_receipts_move_an_incident_forward_and_never_back(journal: Journal) -> None:
