@@ -117,6 +117,12 @@ def verify(
                 verifier.feed(rows)
                 advance(len(rows))
         findings = verifier.end()
+        damage = "" if isinstance(where, str) else _damage(where)
+        if damage:
+            words = (
+                f"the entries are there, but the database is damaged elsewhere ({damage}): restore the newest backup"
+            )
+            findings = [*findings, Finding(verifier.position, "damaged", words)]
     except DBAPIError as error:
         found = database.trouble(error)
         if found is None or (verifier is None and found.passes):
@@ -261,6 +267,11 @@ def restore(source: Path, target: Path, checkpoints_file: Path, advance: Callabl
     target.parent.mkdir(parents=True, exist_ok=True)
     arrived = target.with_name(target.name + ".restored")
     backup(source, arrived, advance)
+    damage = _damage(arrived)
+    if damage or in_use(target):  # once more: copying may take minutes
+        arrived.unlink()
+        told = f"{source} is damaged ({damage}): take another backup" if damage else f"{target} is in use"
+        raise StorageError(f"{told}; nothing was changed")
     aside = []
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     for old in (target, *(target.with_name(target.name + end) for end in ("-wal", "-shm")), checkpoints_file):
@@ -275,6 +286,16 @@ def restore(source: Path, target: Path, checkpoints_file: Path, advance: Callabl
             with checkpoints_file.open("a", encoding="utf-8") as file:
                 file.write(one.line + "\n")
     return aside
+
+
+def _damage(path: Path) -> str:
+    """What SQLite finds wrong with the file as a whole: tables and indices that no chain covers. Empty: nothing."""
+    try:
+        with closing(_sqlite(path)) as opened:
+            found = str(opened.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else " ".join(found.split())
 
 
 def beside(file: Path) -> list[Checkpoint]:
