@@ -337,11 +337,12 @@ def main() -> None:
     except slots.Back:
         door.tell("restarting", "the update has not proved itself")
     except (Exception, asyncio.CancelledError) as problem:  # noqa: BLE001 - whatever it is: say so and start again
-        door.tell("error", "%s: %s" % (type(problem).__name__, problem))
-        if faults:
-            faults.keep(clock.advance(), problem)
-            try:
+        gc.collect()  # that there was no memory may be what happened
+        try:
+            door.tell("error", "%s: %s" % (type(problem).__name__, problem))
+            if faults:
+                faults.keep(clock.advance(), problem)
                 slots.crashed(flash, problem)
-            except OSError:
-                pass  # the starts on trial are counted anyway
+        except (OSError, MemoryError):
+            pass  # whatever can't be told or kept: the start below is what counts, and starts on trial are counted anyway
     door.restart()

@@ -205,6 +205,8 @@ _COSE_MAC0 = 0xD1  # tag 17 in one byte
 _HMAC_256 = 5  # RFC 9053 table 3: HMAC 256/256
 _UINT32 = 0xFFFFFFFF
 _UINT53 = 0x1FFFFFFFFFFFFF
+_IPAD = int.from_bytes(b"\x36" * 64, "big")
+_OPAD = int.from_bytes(b"\x5c" * 64, "big")
 
 
 class WireError(Exception):
@@ -358,10 +360,10 @@ def hmac_sha256(key: bytes, message: bytes) -> bytes:
     """HMAC-SHA256 (RFC 2104); `key` of at most 64 bytes, as all keys here are."""
     if digest is not None:
         return digest(key, message, "sha256")
-    block = key + bytes(64 - len(key))
-    inner = hashlib.sha256(bytes([b ^ 0x36 for b in block]))
+    block = int.from_bytes(key + bytes(64 - len(key)), "big")
+    inner = hashlib.sha256((block ^ _IPAD).to_bytes(64, "big"))
     inner.update(message)
-    outer = hashlib.sha256(bytes([b ^ 0x5C for b in block]))
+    outer = hashlib.sha256((block ^ _OPAD).to_bytes(64, "big"))
     outer.update(inner.digest())
     return outer.digest()
 
