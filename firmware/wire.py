@@ -66,6 +66,10 @@ WANTED = 46  # the pieces of an update that come next: [the first 8 bytes of its
 PATH = 48  # which carries the button's session
 SPARE = 49  # how its other one is
 TESTING = 50  # 1: presses may become tests; 2: they are
+MARK = (
+    51  # of a parent's journal: in an answer to a station its newest entry, in a heartbeat whether that is known still
+)
+KNOWN = 52  # in an answer to a station: [… that MARK, 0 or 1]
 
 # KIND
 ALARM = 1
@@ -137,6 +141,7 @@ MANY_SILENT = 40
 MANY_BACK = 41
 MAINTENANCE = 42
 MAINTENANCE_ENDED = 43
+JOURNAL_LACKS = 44  # SUBJECT's journal, or this one as SUBJECT saw it, lacks what it had; DETAIL: a sentence
 STORAGE_RESTORED = 56  # DETAIL: what was wrong, and for how long
 CLOCK_JUMPED = 57  # DETAIL: by how much
 CHECKPOINT = 58  # of the journal's hash chain
@@ -576,6 +581,8 @@ _TYPE = {
     DIGEST: list,
     MAINTAINED: list,
     ELSEWHERE: list,
+    MARK: list,
+    KNOWN: list,
     WANTED: list,
 }
 

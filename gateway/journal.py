@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import threading
 import time
 from collections import deque
@@ -16,20 +17,20 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
 from gateway import chain, database, schema, together
 from gateway.chain import CHECKPOINT_ENTRIES, CHECKPOINT_S, Checkpoint, Sealer
+from gateway.deliveries import Deliveries
 from gateway.desk import MaintenanceRefusedError, Outcome, State, StepRefusedError, StorageError
 from gateway.incidents import check_step
+from gateway.latest import Latest
+from gateway.marks import RUN_BYTES
+from gateway.rows import RECORD, Entry, Kept, head, incident, kind_told, last_sealed, lasting, named, seal, stage_of
 from gateway.vocabulary import (
-    CAUSES,
-    HOWS,
-    STAGES,
-    STATES,
     STEP_BOOT,
     STEP_BY,
     STEP_NOTE,
@@ -39,7 +40,7 @@ from gateway.vocabulary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -53,67 +54,8 @@ EX_IOERR = 74
 RETRY_S = 1.0  # in trouble
 STUCK_S = 1.0  # a write that waits for longer
 IDLE_S = 10.0  # after so long the disk is tried, whether there is anything to write or not
-RECORD = 100  # kind of an entry that is an event for the journal's sake only: no page lists it
-RECORDS = {wire.CHECKPOINT, wire.REGISTRY_ENTRY}
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A message for the journal. Times in UTC milliseconds; `exact` False: it happened then or earlier."""
-
-    source: str
-    message: dict[int, Any]
-    envelope: bytes
-    hops: list[list[Any]]
-    received_at_ms: int
-    happened_at_ms: int
-    exact: bool
-
-    @property
-    def kind(self) -> int:
-        """ALARM or EVENT."""
-        return int(self.message[wire.KIND])
-
-    @property
-    def identity(self) -> tuple[str, int, int]:
-        """(source, boot, seq): names this message for ever."""
-        return self.source, self.message[wire.BOOT], self.message[wire.SEQ]
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """What became of an entry. id: its position. conflict: its identity already names another message."""
-
-    id: int
-    fresh: bool
-    conflict: bool
-    stage: int  # the newest stage that can be receipted
-
-
-@dataclass(frozen=True, slots=True)
-class Owed:
-    """A kept message that a parent has not receipted. position: where it stands in the journal."""
-
-    position: int
-    identity: tuple[str, int, int]
-    envelope: bytes
-    hops: list[list[Any]]
-    received_at_ms: int
-    happened_at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What a child said last. identity: (boot, seq) of its newest heartbeat; silent: it is reported as silent."""
-
-    child: str
-    via: str | None
-    identity: tuple[int, int]
-    heard_at_ms: int
-    message: dict[int, Any]
-    silent: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +87,7 @@ class UnwritableError(Exception):
     """What a job would write has no place in the database."""
 
 
-class Journal:
+class Journal(Deliveries, Latest):
     """The station's database and the thread that writes it.
 
     where: SQLite's file or PostgreSQL's URL. sealer: signs the chain's checkpoints; None: the running station does.
@@ -176,6 +118,12 @@ class Journal:
         self.on_checkpoint: Callable[[Checkpoint], None] = lambda _: None
         self._sealer = sealer
         self._own = sealer.station if sealer else own
+        self.run = secrets.token_bytes(
+            RUN_BYTES
+        )  # another one whenever the database may be another: at a start, and after trouble
+        self.mark: tuple[int, bytes] | None = (
+            None  # position and chain of the newest entry that is on the disk; None: not known
+        )
         self._head: tuple[int, bytes] | None = None  # the newest entry and its chain, within a transaction
         self._ahead: dict[int, Kept] = {}  # entries of this transaction that were written before their jobs, by id()
         self._news = 0  # entries since the last checkpoint, but for those that tell of checkpoints
@@ -186,6 +134,9 @@ class Journal:
 
     def start(self) -> None:
         """Starts writing."""
+        if self.trouble is None:
+            with self.readers.connect() as connection:
+                self.mark = head(connection)
         self._thread.start()
 
     def stop(self) -> None:
@@ -417,6 +368,7 @@ class Journal:
             self._news = fresh
             raise
         self._put_back(later)
+        self.mark = self._head or self.mark
         self.commits += 1
         self.measured(time.monotonic() - began)
         for job, result in results:
@@ -487,6 +439,7 @@ class Journal:
     def _recovered(self) -> None:
         trouble, self.trouble = self.trouble, None
         if trouble is not None:
+            self.run = secrets.token_bytes(RUN_BYTES)
             lasted_s = time.monotonic() - trouble.since
             logger.warning("the journal is written again, after %.0f s: %s", lasted_s, trouble.why)
             self.on_recovered(trouble.why, lasted_s)
@@ -546,7 +499,7 @@ class Journal:
 
     def _enter(self, connection: Connection, entry: Entry, *, relayed: bool) -> Kept:
         position, before = self._head = self._head or head(connection)
-        columns = together.columns(position + 1, entry, _kind(entry) if relayed else RECORD)
+        columns = together.columns(position + 1, entry, kind_told(entry) if relayed else RECORD)
         now_chain = chain.link(before, columns)
         number = connection.execute(
             _KEEP[connection.dialect.name], dict(zip((*chain.HASHED, "chain"), (*columns, now_chain), strict=True))
@@ -561,11 +514,7 @@ class Journal:
         if entry.kind == wire.ALARM:
             yield _open
         if relayed and self.parents:
-            yield self._owe
-
-    def _owe(self, connection: Connection, number: int, entry: Entry) -> None:
-        rows = [{"entry": number, "parent": parent, "kind": entry.kind} for parent in self.parents]
-        connection.execute(insert(schema.deliveries), rows)
+            yield self.owe
 
     def _keep_together(self, connection: Connection, entries: Sequence[Entry]) -> None:
         """Writes what jobs of this transaction will keep, if none of it was there before."""
@@ -573,7 +522,7 @@ class Journal:
         if len(entries) < 2:
             return
         before = self._head or head(connection)
-        now = together.write(connection, before, entries, self.parents, _kind, incident)
+        now = together.write(connection, before, entries, self.parents, kind_told, incident)
         if now is None:
             return
         self._head = now
@@ -583,97 +532,14 @@ class Journal:
 
     def _repeated(self, connection: Connection, entry: Entry) -> Kept:
         number, envelope = connection.execute(
-            select(schema.journal.c.id, schema.journal.c.envelope).where(*_is(entry.identity))
+            select(schema.journal.c.id, schema.journal.c.envelope).where(*named(entry.identity))
         ).one()
-        conflict = _lasting(wire.unseal(envelope).message) != _lasting(entry.message)
+        conflict = lasting(wire.unseal(envelope).message) != lasting(entry.message)
         if conflict and entry.source == self._own:
             raise NumberTakenError(
                 f"{'/'.join(map(str, entry.identity))} is another event already: the next start's are not"
             )
         return Kept(number, fresh=False, conflict=conflict, stage=stage_of(connection, entry.identity) or wire.AT_HQ)
-
-    def delivered(
-        self,
-        connection: Connection,
-        parent: str,
-        identity: tuple[str, int, int],
-        stage: int,
-        at_ms: int | None = None,
-    ) -> State | None:
-        """Notes a parent's receipt. Returns the state that the incident moved to, if it did. at_ms: when it came, UTC."""
-        number = connection.execute(select(schema.journal.c.id).where(*_is(identity))).scalar()
-        if number is None:
-            return None
-        table = schema.deliveries
-        connection.execute(
-            update(table)
-            .where(
-                table.c.entry == number, table.c.parent == parent, (table.c.stage.is_(None)) | (table.c.stage < stage)
-            )
-            .values(stage=stage, stage_at_ms=at_ms, at_ms=func.coalesce(table.c.at_ms, at_ms))
-        )
-        state = STATES.get(stage)
-        now = connection.execute(select(schema.incidents.c.state).where(schema.incidents.c.id == number)).scalar()
-        if state is None or now is None or STAGES[State(now)] >= stage:
-            return None
-        connection.execute(update(schema.incidents).where(schema.incidents.c.id == number).values(state=state.value))
-        return state
-
-    def delivered_all(
-        self, connection: Connection, parent: str, receipts: Sequence[tuple[tuple[str, int, int], int]], now_ms: int
-    ) -> None:
-        """Notes receipts, (identity, stage) each, that came at `now_ms`, UTC, and move no incident: of stage 2 at most."""
-        rows = [
-            {
-                "of": parent,
-                "its_source": source,
-                "its_boot": boot,
-                "its_seq": seq,
-                "its_stage": stage,
-                "now_ms": now_ms,
-            }
-            for (source, boot, seq), stage in receipts
-        ]
-        if rows:
-            connection.execute(_DELIVERED, rows)
-
-    def owed(self, parent: str, kind: int, after: int, limit: int) -> list[Owed]:
-        """What `parent` has not receipted of one kind beyond the position `after`, oldest first."""
-        deliveries, journal = schema.deliveries.c, schema.journal.c
-        query = (
-            select(
-                journal.id,
-                journal.source,
-                journal.boot,
-                journal.seq,
-                journal.envelope,
-                journal.hops,
-                journal.received_at_ms,
-                journal.happened_at_ms,
-            )
-            .join(schema.deliveries, deliveries.entry == journal.id)
-            .where(
-                deliveries.parent == parent,
-                deliveries.kind == kind,
-                deliveries.stage.is_(None),
-                deliveries.entry > after,
-            )
-            .order_by(deliveries.entry)  # by journal.id, SQLite would sort everything that waits for every page
-            .limit(limit)
-        )
-        with self.readers.connect() as connection:
-            rows = connection.execute(query).all()
-        return [
-            Owed(
-                row.id,
-                (row.source, row.boot, row.seq),
-                row.envelope,
-                wire.decode(row.hops),
-                row.received_at_ms,
-                row.happened_at_ms,
-            )
-            for row in rows
-        ]
 
     # ------------------------------------------------------------------------------------ the incidents
 
@@ -681,6 +547,16 @@ class Journal:
         """The newest stage that can be receipted for a message; None if it isn't here."""
         with self.readers.connect() as connection:
             return stage_of(connection, identity)
+
+    def holds(self, position: int, chain_begins: bytes) -> bool:
+        """Whether the entry at a position is the one whose chain begins so; also where retention deleted it."""
+        table = schema.journal.c
+        with self.readers.connect() as connection:
+            known = connection.execute(select(table.chain).where(table.id == position)).scalar()
+            if known is not None:
+                return bytes(known).startswith(chain_begins)
+            first = connection.execute(select(func.min(table.id))).scalar()
+            return position < first if first is not None else position <= head(connection)[0]
 
     def step(
         self,
@@ -723,66 +599,6 @@ class Journal:
         self.keep(connection, entry)
         return (row.device, row.boot, row.seq), entry
 
-    # ------------------------------------------------------------------------------------- the children
-
-    def heard(self) -> list[Heard]:
-        """What every child said last, as far as it was kept."""
-        with self.readers.connect() as connection:
-            rows = connection.execute(select(schema.latest)).all()
-        return [
-            Heard(
-                row.child,
-                row.via,
-                (row.boot, row.seq),
-                row.heard_at_ms,
-                wire.decode(row.message),
-                bool(row.silent),
-            )
-            for row in rows
-        ]
-
-    def keep_heard(self, connection: Connection, heard: Sequence[Heard]) -> None:
-        """Writes what children said last, within a transaction."""
-        rows = [
-            {
-                "child": last.child,
-                "via": last.via,
-                "boot": last.identity[0],
-                "seq": last.identity[1],
-                "heard_at_ms": last.heard_at_ms,
-                "message": wire.encode(last.message),
-                "silent": int(last.silent),
-            }
-            for last in heard
-        ]
-        database.upsert(connection, schema.latest, rows, ["child"])
-
-    def forget_heard(self, connection: Connection, children: Collection[str]) -> None:
-        """Deletes what these said last, within a transaction: they are no children of this station any more."""
-        connection.execute(delete(schema.latest).where(schema.latest.c.child.in_(children)))
-
-
-_DELIVERED = (
-    update(schema.deliveries)
-    .where(
-        schema.deliveries.c.parent == bindparam("of"),
-        schema.deliveries.c.entry
-        == select(schema.journal.c.id)
-        .where(
-            schema.journal.c.source == bindparam("its_source"),
-            schema.journal.c.boot == bindparam("its_boot"),
-            schema.journal.c.seq == bindparam("its_seq"),
-        )
-        .scalar_subquery(),
-        schema.deliveries.c.stage.is_(None) | (schema.deliveries.c.stage < bindparam("its_stage")),
-    )
-    .values(
-        stage=bindparam("its_stage"),
-        stage_at_ms=bindparam("now_ms"),
-        at_ms=func.coalesce(schema.deliveries.c.at_ms, bindparam("now_ms")),
-    )
-)
-
 
 _KEEP = {
     name: made(schema.journal)
@@ -792,120 +608,9 @@ _KEEP = {
 }
 
 
-def _kind(entry: Entry) -> int:
-    """Of an entry that is relayed, as the table says it."""
-    return RECORD if entry.message.get(wire.CODE) in RECORDS else entry.kind
-
-
 def _unwritten(why: str) -> StorageError:
     return StorageError(f"nothing was changed: this station can't write its journal now ({why})")
 
 
 def _open(connection: Connection, number: int, entry: Entry) -> None:
     connection.execute(insert(schema.incidents), incident(number, entry))
-
-
-def incident(number: int, entry: Entry) -> dict[str, Any]:
-    """The incident that the alarm at position `number` opens."""
-    source, boot, seq = entry.identity
-    return {
-        "id": number,
-        "device": source,
-        "boot": boot,
-        "seq": seq,
-        "cause": CAUSES.get(entry.message[wire.CAUSE], f"cause {entry.message[wire.CAUSE]}"),
-        "how": HOWS.get(entry.message.get(wire.HOW, 0), "both"),
-        "state": State.RAISED.value,
-    }
-
-
-def head(connection: Connection) -> tuple[int, bytes]:
-    """Position and chain of the newest entry; where retention left none, of the cut."""
-    table = schema.journal.c
-    row = connection.execute(select(table.id, table.chain).order_by(table.id.desc()).limit(1)).first()
-    if row is None:
-        cuts = schema.checkpoints.c
-        row = connection.execute(select(cuts.position, cuts.chain).order_by(cuts.position.desc()).limit(1)).first()
-    return (row[0], row[1]) if row else (0, chain.GENESIS)
-
-
-def last_sealed(connection: Connection) -> tuple[int, int]:
-    """Position and time, UTC milliseconds, of the last checkpoint; without one, of where the journal begins."""
-    marks, table = schema.checkpoints.c, schema.journal.c
-    for asked in (
-        select(marks.position, marks.at_ms).order_by(marks.position.desc(), marks.at_ms.desc()),
-        select(table.id - 1, table.received_at_ms).order_by(table.id),
-    ):
-        row = connection.execute(asked.limit(1)).first()
-        if row is not None:
-            return row[0], row[1]
-    return 0, time.time_ns() // 1_000_000
-
-
-def seal(connection: Connection, sealer: Sealer, position: int, now_chain: bytes, *, cut: bool = False) -> Checkpoint:
-    """A new checkpoint, within a transaction."""
-    table, journal = schema.checkpoints.c, schema.journal.c
-    last = connection.execute(
-        select(table.position, table.count).where(table.position <= position).order_by(table.position.desc()).limit(1)
-    ).first()
-    since = connection.execute(
-        select(func.count()).where(journal.id > (last[0] if last else 0), journal.id <= position)
-    ).scalar_one()
-    made = sealer.seal(position, now_chain, (last[1] if last else 0) + since, time.time_ns() // 1_000_000, cut=cut)
-    row = {
-        "position": position,
-        "cut": int(cut),
-        "chain": now_chain,
-        "count": made.count,
-        "at_ms": made.at_ms,
-        "signature": made.signature,
-    }
-    database.upsert(connection, schema.checkpoints, row, ["position", "cut"])
-    return made
-
-
-def own_entry(
-    station: str, identity: tuple[int, int], code: int, subject: str, detail: object, now_ms: int, key: bytes
-) -> Entry:
-    """An event of a station's own. identity: (boot, seq). now_ms: UTC. key: any; parents get it sealed anew."""
-    boot, seq = identity
-    message: dict[int, Any] = {
-        wire.KIND: wire.EVENT,
-        wire.BOOT: boot,
-        wire.SEQ: seq,
-        wire.AGE: 0,
-        wire.CODE: code,
-        wire.SUBJECT: subject,
-    }
-    if detail is not None:
-        message[wire.DETAIL] = detail
-    return Entry(station, message, wire.seal(message, station, key), [], now_ms, now_ms, exact=True)
-
-
-def _is(identity: tuple[str, int, int]) -> tuple[Any, Any, Any]:
-    source, boot, seq = identity
-    table = schema.journal.c
-    return table.source == source, table.boot == boot, table.seq == seq
-
-
-def _lasting(message: dict[int, Any]) -> dict[int, Any]:
-    """A message without what its sender brings up to date at every sending."""
-    return {field: value for field, value in message.items() if field not in {wire.AGE, wire.RESUMED}}
-
-
-def kind_of(connection: Connection, identity: tuple[str, int, int]) -> int | None:
-    """ALARM or EVENT; None: no such message is in the journal."""
-    return connection.execute(select(schema.journal.c.kind).where(*_is(identity))).scalar()
-
-
-def stage_of(connection: Connection, identity: tuple[str, int, int]) -> int | None:
-    """The newest stage that headquarters can receipt for a message; None if it isn't here."""
-    source, boot, seq = identity
-    table = schema.incidents.c
-    state = connection.execute(
-        select(table.state).where(table.device == source, table.boot == boot, table.seq == seq)
-    ).scalar()
-    if state is not None:
-        return STAGES[State(state)]
-    here = connection.execute(select(schema.journal.c.id).where(*_is(identity))).scalar()
-    return None if here is None else wire.AT_HQ

@@ -21,8 +21,8 @@ from firmware import wire
 from gateway import database, dates, maintenance, registry_log, schema, sitebook
 from gateway.chain import HASHED, Checkpoint, Finding, Verifier, written_down
 from gateway.desk import State, StorageError
-from gateway.journal import RECORD, Entry, head, incident, own_entry, seal
 from gateway.registry_log import Told
+from gateway.rows import RECORD, Entry, head, incident, own_entry, seal
 from gateway.vocabulary import (
     CAUSES,
     CODES,

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
     from gateway.enrolment import Enrolment, NewButton, NewCertificate
     from gateway.exchange import Exchange
-    from gateway.journal import Entry, Journal
+    from gateway.journal import Journal
     from gateway.registry import Registry
     from gateway.revocation import InPlace
+    from gateway.rows import Entry
     from gateway.settings import Settings
     from gateway.sitebook import Told
     from gateway.sites import Site

@@ -94,6 +94,7 @@ class Station:
         self._checkpoint_told: int | None = None
         self._clocks = ClockWatch()
         self.exchange.send_down = self._send_down
+        self.exchange.beat = self._beat_to
         self.exchange.pressed = self.metrics.press_to_commit.observe
         self.uplinks = [
             Uplink(
@@ -213,10 +214,10 @@ class Station:
             # This loop alone may wait for a disk or a database; children are heard by the broker's client.
             if min(stood_still_ms, self._client.gap_ms(now)) > STOOD_STILL_MS:
                 self.exchange.supervision.excuse(stood_still_ms, now)
-            found = self.exchange.supervision.due(now, broker_up=self.broker_up)
             back = self.exchange.supervision.returns(now)
-        self.exchange.silent(found)
+            found = self.exchange.supervision.due(now, broker_up=self.broker_up)
         self.exchange.returned(back)
+        self.exchange.silent(found)
         self.exchange.relieve()
         self.exchange.commands.expire(utc_ms())
         if ticks % ROLLOUT_TICKS == 0 and self.settings.role == "hq" and self.journal.trouble is None:
@@ -328,10 +329,13 @@ class Station:
         """A parent that hears us for the first time watches us from then on: so at once, not at the next beat."""
         logs.hop("connected" if up else "disconnected", None, parent=parent)
         if up:
-            for uplink in self.uplinks:
-                if uplink.parent.id == parent:
-                    uplink.heartbeat(self._health_fields())
+            self._beat_to(parent)
         self.notices.tell("health")
+
+    def _beat_to(self, parent: str) -> None:
+        for uplink in self.uplinks:
+            if uplink.parent.id == parent:
+                uplink.heartbeat(self._health_fields())
 
     # ------------------------------------------------------------------------- the local broker
 

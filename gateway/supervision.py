@@ -261,6 +261,14 @@ class Supervision:
             found.append(Return(here[0], tuple(here[1:])))
         return found
 
+    def _is_returning(self, watched: Watched) -> bool:
+        """Whether its return is not told yet: it is by the next `returns`, so that its silence is told after it."""
+        for lost in self._returning:
+            if watched.id in lost.back:
+                lost.since_ms = -RETURN_MS
+                return True
+        return False
+
     def gone(self, child: str, boot: int, seq: int, now_ms: int) -> None:
         """A last will. One that an earlier session left behind says nothing."""
         watched = self.children.get(child)
@@ -310,7 +318,7 @@ class Supervision:
         return now_ms < self.maintained.get(child, 0)
 
     def due(self, now_ms: int, *, broker_up: bool = True) -> list[Silence]:
-        """Children to report as silent at `now_ms`, each once until it is heard again.
+        """Children to report as silent at `now_ms`, each once until it is heard again. Ask for `returns` before.
 
         Those behind a silent station are told with it, not one by one; and what is lost at once is told at once.
         broker_up: whether this station's own broker is there, without which no child can be heard.
@@ -329,6 +337,8 @@ class Supervision:
         for watched in self.children.values():
             at_ms, why = self._deadline(watched, now_ms)
             if now_ms <= at_ms or watched.reported or watched.last_ms is None or self._is_spared(watched, now_ms):
+                continue
+            if self._is_returning(watched):
                 continue
             via = self.children.get(watched.via) if watched.via else None
             if via and not via.reported and self.is_late(via.id, now_ms) and now_ms - at_ms < GATHER_MS:

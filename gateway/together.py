@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from gateway.journal import Entry
+    from gateway.rows import Entry
 
     Head = tuple[int, bytes]  # position and chain of the newest entry
 

@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from firmware import wire
 from gateway import batch, link
 from gateway.clock import Clock
+from gateway.marks import Marks
 from gateway.passing import Passing
 from gateway.relay import BATCH_OCTETS, Identity, Letter, Outgoing
 
@@ -63,6 +64,7 @@ class Uplink:
         self.connected = False
         self.answered_ms: int | None = None  # monotonic, of the parent's last receipt
         self.beat_ms = 0  # monotonic: when the relaying thread last came round
+        self.marks = Marks()  # what the parent's journal held, as it said
         self._station = settings.station
         self._identity = settings.identity
         self._key = key
@@ -94,6 +96,7 @@ class Uplink:
 
     def start(self) -> None:
         """Takes what the journal still holds for the parent, and connects."""
+        self.marks = Marks(self._journal.marks(self.parent.id))
         self.begin()
         self.beat_ms = self._clock.monotonic_ms()
         self._line.start()
@@ -102,6 +105,13 @@ class Uplink:
     def begin(self) -> None:
         """From now on takes what the journal still holds for the parent."""
         self._outgoing.alarms.more = self._outgoing.events.more = True
+
+    def again(self) -> None:
+        """The journal owes the parent something that was delivered to it before."""
+        with self._lock:
+            self._read_up_to = dict.fromkeys(self._read_up_to, 0)
+            self.begin()
+        self._bell.set()
 
     def stop(self) -> None:
         """Disconnects; what is outstanding stays in the journal."""
@@ -151,9 +161,10 @@ class Uplink:
         """Sends the station's own heartbeat."""
         if self.connected:
             boot, seq = self._next_identity()
-            self._publish(
-                "heartbeat", self._seal({wire.KIND: wire.HEARTBEAT, wire.BOOT: boot, wire.SEQ: seq, **fields}), 0
-            )
+            mark = self.marks.asked
+            asked = {} if mark is None else {wire.MARK: mark}
+            message = {wire.KIND: wire.HEARTBEAT, wire.BOOT: boot, wire.SEQ: seq, **asked, **fields}
+            self._publish("heartbeat", self._seal(message), 0)
 
     @property
     def link_beat_ms(self) -> int:

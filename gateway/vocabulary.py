@@ -40,6 +40,7 @@ CODES = {
     wire.MANY_BACK: "many_back",
     wire.MAINTENANCE: "maintenance",
     wire.MAINTENANCE_ENDED: "maintenance_ended",
+    wire.JOURNAL_LACKS: "journal_lacks",
     wire.STEP_ACKNOWLEDGED: "acknowledged",
     wire.STEP_RESPONDING: "responding",
     wire.STEP_ON_SCENE: "on_scene",

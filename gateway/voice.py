@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from firmware import wire
 from gateway import batch, logs
 from gateway.clock import Clock
-from gateway.journal import Entry, Journal, Kept, own_entry
+from gateway.journal import Journal
 from gateway.relay import Identity, Letter
+from gateway.rows import Entry, Kept, own_entry
 from gateway.vocabulary import CAUSES, CODES, MANY_COUNT, MANY_NAMED, MANY_WHY, REFUSAL_COUNT, REFUSAL_WHY
 
 if TYPE_CHECKING:

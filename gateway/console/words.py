@@ -357,6 +357,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "happening.many_back": ("Several are heard again", "کئی دوبارہ رابطے میں ہیں"),
     "happening.maintenance": ("Maintenance was begun", "دیکھ بھال شروع ہوئی"),
     "happening.maintenance_ended": ("Maintenance was ended", "دیکھ بھال ختم کی گئی"),
+    "happening.journal_lacks": ("A journal lacks what it had", "ریکارڈ میں سے اندراجات غائب ہیں"),
     "happening.broker_lost": ("Lost its message broker", "پیغام رسانی کا بروکر منقطع"),
     "happening.broker_back": ("Its message broker is back", "پیغام رسانی کا بروکر بحال"),
     "happening.refusal": ("Something was refused", "کوئی پیغام یا رابطہ مسترد ہوا"),

@@ -27,7 +27,8 @@ from firmware import wire
 from gateway import chain, keys
 from gateway.chain import CHECKPOINT_ENTRIES, Sealer
 from gateway.desk import State
-from gateway.journal import BATCH, Entry, Journal, own_entry
+from gateway.journal import BATCH, Journal
+from gateway.rows import Entry, own_entry
 from gateway.vocabulary import STEP_BOOT, STEP_BY, STEP_NOTE, STEP_OUTCOME, STEP_SEQ, STEPS
 from tests.bench import fleet, usage
 from tests.operator import Operator

@@ -21,7 +21,8 @@ from firmware import wire
 from gateway import chain, keeping, schema
 from gateway.desk import Place, State, StepRefusedError, StorageError
 from gateway.chain import Sealer
-from gateway.journal import FULL, Entry, Journal, Kept, NumberTakenError, Trouble, own_entry
+from gateway.journal import FULL, Journal, NumberTakenError, Trouble
+from gateway.rows import Entry, Kept, own_entry
 from gateway.reception import MOST_ALARMS, MOST_OF_ONE, MOST_TESTS, Reception
 from tests.parts import PROJECT
 

@@ -34,7 +34,8 @@ from gateway.cli import app
 from gateway.desk import Outcome, State, StorageError
 from gateway.enrolment import NewButton
 from gateway.exchange import Exchange
-from gateway.journal import Entry, Journal, NumberTakenError, own_entry
+from gateway.journal import Journal, NumberTakenError
+from gateway.rows import Entry, own_entry
 from gateway.notice import NoticeBoard
 from gateway.refusals import Refusals
 from gateway.registrar import Registrar

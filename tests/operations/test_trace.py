@@ -9,7 +9,8 @@ from sqlalchemy import insert
 
 from firmware import wire
 from gateway import schema
-from gateway.journal import Entry, Journal
+from gateway.journal import Journal
+from gateway.rows import Entry
 from gateway.settings import Settings
 from gateway.trace import Life, TraceError, as_text, find
 

@@ -5,13 +5,14 @@ tests/simulation/test_simulation_journal.py holds it against the real one over S
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from firmware import wire
 from gateway.desk import Outcome, State, StorageError
 from gateway.incidents import check_step
-from gateway.journal import Entry, Heard, Kept, Owed, _lasting
+from gateway.rows import Entry, Heard, Kept, Owed, lasting
 from gateway.vocabulary import STAGES, STATES, STEP_BOOT, STEP_BY, STEP_NOTE, STEP_OUTCOME, STEP_SEQ, STEPS
 
 if TYPE_CHECKING:
@@ -40,7 +41,18 @@ class Records:
     states: dict[int, State] = field(default_factory=dict)  # of incidents, by position
     owed: dict[str, dict[int, int | None]] = field(default_factory=dict)  # by parent: position -> stage
     heard: dict[str, Heard] = field(default_factory=dict)
+    chain: list[bytes] = field(default_factory=list)  # of each row: over it and all before
+    marks: dict[str, str] = field(default_factory=dict)  # by parent
+    at_ms: dict[tuple[str, int], int] = field(default_factory=dict)  # by parent and position: of its first receipt
     boot: int = 0
+
+    def copy(self) -> Records:
+        """A backup."""
+        owed = {parent: dict(stages) for parent, stages in self.owed.items()}
+        return Records(
+            list(self.rows), dict(self.positions), dict(self.states), owed, dict(self.heard), list(self.chain),
+            dict(self.marks), dict(self.at_ms), self.boot,
+        )  # fmt: skip
 
     def has(self, identity: Number) -> bool:
         """Whether a message is committed."""
@@ -73,6 +85,7 @@ class Journal:
         self._keyed: dict[object, _Job] = {}
         self._writing = False
         self.trouble: str | None = None
+        self.run = station.engine.chance.randbytes(4) if station.engine else bytes(4)
         self.on_trouble: Callable[[str], None] = lambda _: None
         self.on_recovered: Callable[[str, float], None] = lambda _why, _lasted_s: None
         for parent in parents:
@@ -181,7 +194,7 @@ class Journal:
         known = records.positions.get(entry.identity)
         if known is not None:
             kept = records.rows[known - 1]
-            conflict = _lasting(wire.unseal(kept.envelope).message) != _lasting(entry.message)
+            conflict = lasting(wire.unseal(kept.envelope).message) != lasting(entry.message)
             return Kept(known, fresh=False, conflict=conflict, stage=records.stage(entry.identity) or wire.AT_HQ)
         return self._add(entry)
 
@@ -190,6 +203,8 @@ class Journal:
         records.rows.append(entry)
         position = len(records.rows)
         records.positions[entry.identity] = position
+        before = records.chain[-1] if records.chain else bytes(8)
+        records.chain.append(zlib.crc32(f"{entry.identity}".encode(), int.from_bytes(before, "big")).to_bytes(8, "big"))
         if entry.kind == wire.ALARM:
             records.states[position] = State.RAISED
         for parent in self._parents:
@@ -197,9 +212,7 @@ class Journal:
         self._station.world.committed(self._station, entry)
         return Kept(position, fresh=True, conflict=False, stage=wire.AT_HQ)
 
-    def delivered(
-        self, _connection: Any, parent: str, identity: Number, stage: int, _at_ms: int | None = None
-    ) -> State | None:
+    def delivered(self, _connection: Any, parent: str, identity: Number, stage: int, at_ms: int = 0) -> State | None:
         """Notes a parent's receipt."""
         records = self.records
         position = records.positions.get(identity)
@@ -210,6 +223,7 @@ class Journal:
         before = records.owed[parent].get(position)
         if before is None or before < stage:
             records.owed[parent][position] = stage
+            records.at_ms.setdefault((parent, position), at_ms)
         state = STATES.get(stage)
         now = records.states.get(position)
         if state is None or now is None or STAGES[now] >= stage:
@@ -217,10 +231,24 @@ class Journal:
         records.states[position] = state
         return state
 
-    def delivered_all(self, connection: Any, parent: str, receipts: Sequence[tuple[Number, int]], _now_ms: int) -> None:
+    def delivered_all(self, connection: Any, parent: str, receipts: Sequence[tuple[Number, int]], now_ms: int) -> None:
         """Notes receipts that move no incident."""
         for identity, stage in receipts:
-            self.delivered(connection, parent, identity, stage)
+            self.delivered(connection, parent, identity, stage, now_ms)
+
+    def owe_again(self, _connection: Any, parent: str, since_ms: int, after: int) -> int | None:
+        """What `parent` receipted since then counts as never delivered."""
+        assert after == 0
+        owed = self.records.owed[parent]
+        for position, stage in owed.items():
+            if stage and self.records.at_ms.get((parent, position), since_ms) >= since_ms:
+                self.records.at_ms.pop((parent, position), None)
+                owed[position] = None
+        return None
+
+    def keep_marks(self, _connection: Any, parent: str, text: str) -> None:
+        """Writes down what is remembered of a parent's journal."""
+        self.records.marks[parent] = text
 
     def step(
         self,
@@ -256,6 +284,21 @@ class Journal:
             self.records.heard.pop(child, None)
 
     # ------------------------------------------------------------------------------------------ readers
+
+    @property
+    def mark(self) -> tuple[int, bytes]:
+        """Position and chain of the newest entry."""
+        chain = self.records.chain
+        return (len(chain), chain[-1]) if chain else (0, bytes(8))
+
+    def holds(self, position: int, chain_begins: bytes) -> bool:
+        """Whether the entry at a position is the one whose chain begins so."""
+        chain = self.records.chain
+        return position == 0 or (position <= len(chain) and chain[position - 1] == chain_begins)
+
+    def marks(self, parent: str) -> str | None:
+        """What is remembered of a parent's journal."""
+        return self.records.marks.get(parent)
 
     def stage(self, identity: Number) -> int | None:
         """The newest stage that can be receipted for a message; None if it isn't here."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from tests.simulation.network import Way
 
+RESTORED_OF = 200  # at one of so many a backup is put back at headquarters or at an agency
 WATCH_OF = 80  # of so many schedules one is about supervision
 LONG_OF = 100  # one is long, with many presses
 LARGE_OF = 2_000  # and one is long and has many buttons and gateways
@@ -399,19 +400,56 @@ def _watch(engine: Engine) -> World:
     return world
 
 
+def _restored(engine: Engine) -> World:
+    """Presses, a backup, more presses, and then the backup is put back: what came since is delivered again."""
+    chance = engine.chance
+    world = World(engine, chance.randrange(1, 3), chance.randrange(1, 3), chance.randrange(2))
+    world.start()
+    hazards = Hazards(engine, world)
+    end = chance.randrange(15_000, 60_000)
+    for _ in range(chance.randrange(1, 6)):
+        at = chance.randrange(end)
+        hazards.at(at, hazards.press, chance.choice(list(world.buttons.values())))
+        if chance.random() < 0.3:
+            hazards.at(at, hazards.cut_way, chance.choice(list(world.ways.values())), chance.randrange(100, 9_000))
+        if chance.random() < 0.5:
+            hazards.at(at + chance.randrange(8_000), world.operate, chance.choice(STEPS))
+    station = chance.choice([world.hq, *(world.stations[above.name] for above in world.hq.above)])
+    engine.run(chance.randrange(end))
+    backup = station.records.copy()
+    engine.tell("fate", f"{station.name} is copied")
+    engine.run(end)
+    for _ in range(chance.randrange(1, 3)):  # the same copy may be put back twice
+        world.troubles += 1
+        station.crash()
+        world.restore(station, backup.copy())
+        engine.run(engine.now + chance.randrange(1_000, 30_000))
+        station.start()
+        engine.run(engine.now + chance.randrange(1_000, 30_000))
+    world.heal()
+    _until(engine, world.settled, SETTLED_MS)
+    world.check_settled()
+    world.close_all()
+    _until(engine, world.settled, SETTLED_MS)
+    world.check_settled()
+    return world
+
+
 def _until(engine: Engine, true: Callable[[], bool], at_most_ms: int) -> None:
     end = engine.now + at_most_ms
     while not true() and engine.now < end:
         engine.run(engine.now + 250)
 
 
-KINDS = {"short": _short, "long": _long, "large": _large, "watch": _watch}
+KINDS = {"short": _short, "long": _long, "large": _large, "watch": _watch, "restored": _restored}
 
 
 def kind_of(seed: int) -> str:
     """Which sort of schedule a seed is."""
     if seed % WATCH_OF == 7:
         return "watch"
+    if seed % RESTORED_OF == 58:
+        return "restored"
     if seed % LARGE_OF == 1_501:
         return "large"
     return "long" if seed % LONG_OF == 23 else "short"
@@ -428,7 +466,7 @@ def run(seed: int, *, kind: str = "", tracing: bool = False) -> Result:
     engine = Engine(seed, tracing=tracing)
     kind = kind or kind_of(seed)
     result = Result(seed, kind)
-    with sealing(real=real_of(seed)), small_limits(small=kind in {"long", "large"}):
+    with sealing(real=real_of(seed)), small_limits(small=kind in {"long", "large", "restored"}):
         try:
             world = KINDS[kind](engine)
             result.presses = len(world.latched)

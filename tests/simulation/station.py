@@ -11,6 +11,7 @@ from gateway import link
 from gateway import uplink as uplink_module
 from gateway.desk import Link
 from gateway.exchange import Exchange
+from gateway.marks import Marks
 from gateway.refusals import Refusals
 from gateway.standing import digest, standing
 from gateway.uplink import Uplink
@@ -159,6 +160,7 @@ class Station(Machine):
             self,  # type: ignore[arg-type]
         )
         exchange.send_down = self._send_down
+        exchange.beat = self._beat_to
         exchange.commands.remember = lambda: None  # type: ignore[method-assign]  # nobody gives commands here
         refuse = exchange.refuse
 
@@ -175,6 +177,7 @@ class Station(Machine):
             exchange.supervision.expect(child, station=station, now_ms=self.engine.now)
         exchange.event(wire.STATION_STARTED, self.name)
         for uplink in self.uplinks:
+            uplink.marks = Marks(self.journal.marks(uplink.parent.id))
             uplink.begin()
             uplink._line.start()
             self._turn_in(uplink, 0)
@@ -249,12 +252,12 @@ class Station(Machine):
         if stood_still_ms > STOOD_STILL_MS:
             supervision.excuse(stood_still_ms, now)
         self.exchange.relieve()
-        found = supervision.due(now, broker_up=self._broker_up)
-        if found:
-            self.exchange.silent(found)
         back = supervision.returns(now)
         if back:
             self.exchange.returned(back)
+        found = supervision.due(now, broker_up=self._broker_up)
+        if found:
+            self.exchange.silent(found)
 
     def _beat(self) -> None:
         self.engine.post(self, BEAT_MS, self._beat)
@@ -294,9 +297,12 @@ class Station(Machine):
     def _parent_link(self, parent: str, up: bool) -> None:
         self.engine.tell(self.name, f"{'is connected to' if up else 'has lost'} {parent}")
         if up:
-            for uplink in self.uplinks:
-                if uplink.parent.id == parent:
-                    uplink.heartbeat(self._health())
+            self._beat_to(parent)
+
+    def _beat_to(self, parent: str) -> None:
+        for uplink in self.uplinks:
+            if uplink.parent.id == parent:
+                uplink.heartbeat(self._health())
 
     def _send_down(self, topic: str, payload: bytes) -> None:
         self.world.sent_down(self, topic, payload)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from firmware import wire
 from gateway.desk import Outcome, State, StepRefusedError
-from gateway.journal import Entry, Heard, Journal
+from gateway.journal import Journal
+from gateway.rows import Entry, Heard
 from tests.simulation import records
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from tests.simulation.station import Above, Registry, Station
 from tests.simulation.witness import Number, Witness
 
 if TYPE_CHECKING:
-    from gateway.journal import Entry
+    from gateway.rows import Entry
     from tests.simulation.network import Message
     from tests.simulation.records import Records
 
@@ -45,6 +45,9 @@ class World(Witness):
         self.calm_since_ms = 0  # when the last fault ended; what begins is a fault, too
         self.troubles = 0  # that last
         self.wiped: set[str] = set()  # stations that lost their disk
+        self.put_back: dict[
+            Number, int
+        ] = {}  # what headquarters had, and its stage, before a backup was put back there
         self.heard_silent: dict[str, int] = {}  # by child: when headquarters first had it that the child is silent
         gates = [f"g{number + 1}" for number in range(gateways)]
         pressers = [f"b{number + 1}" for number in range(buttons)]
@@ -79,9 +82,33 @@ class World(Witness):
         self.machines = [*self.brokers.values(), *self.stations.values(), *self.buttons.values()]
 
     @property
-    def known(self) -> Records:
-        """What headquarters has."""
-        return self.hq.records
+    def known(self) -> World:
+        """What headquarters has, or had before a backup was put back."""
+        return self
+
+    def has(self, number: Number) -> bool:
+        """Whether headquarters has a message, or had it."""
+        return number in self.hq.records.positions or number in self.put_back
+
+    def stage(self, number: Number) -> int | None:
+        """The newest stage that it can have receipted."""
+        now, before = self.hq.records.stage(number), self.put_back.get(number)
+        return before if now is None else now if before is None else max(now, before)
+
+    def is_true(self, number: Number, shown: int) -> bool:
+        """Whether a light shows what headquarters says now, or what it said before a backup was put back."""
+        return (self.hq.records.stage(number) or 0) <= shown <= (self.stage(number) or 0)
+
+    def restore(self, station: Station, backup: Records) -> None:
+        """Somebody puts a backup back at a station that does not run."""
+        lost = [number for number in station.records.positions if number not in backup.positions]
+        self.engine.tell(
+            station.name, f"has a backup put back, which lacks {[one for one in lost if one in self.pressed]}"
+        )
+        if station is self.hq:
+            stages = {number: station.records.stage(number) for number in station.records.positions}
+            self.put_back |= {number: max(stage or 0, self.put_back.get(number, 0)) for number, stage in stages.items()}
+        station.records = backup
 
     def start(self) -> None:
         """Gives power to everything."""
@@ -163,7 +190,7 @@ class World(Witness):
 
     def told(self, station: Station, number: Number, stage: int) -> None:
         """A station notes headquarters' receipt for a message: it can't know more than headquarters."""
-        if number in self.lasting and stage > (self.hq.records.stage(number) or 0):
+        if number in self.lasting and stage > (self.stage(number) or 0):
             self.broken("no receipt before its commit", f"{station.name} is told stage {stage} of {number}")
 
     def _reported(self, station: Station, subject: str) -> None:
@@ -250,7 +277,7 @@ class World(Witness):
                 for stage in owed.values()
             )
             and all(
-                alarm.stage == self.hq.records.stage((machine.name, alarm.boot, alarm.seq))
+                self.is_true((machine.name, alarm.boot, alarm.seq), alarm.stage)
                 for machine in self.buttons.values()
                 for alarm in machine.button.latch.alarms
             )
@@ -284,7 +311,7 @@ class World(Witness):
                 self.broken("every event arrives", f"{machine.name} still holds {machine.button.outbox.events}")
             for alarm in machine.button.latch.alarms:
                 number = (machine.name, alarm.boot, alarm.seq)
-                if alarm.stage != self.hq.records.stage(number):
+                if not self.is_true(number, alarm.stage):
                     self.broken("every light comes true", f"{number} shows {alarm.stage} for ever")
         for station in self.stations.values():
             for parent, owed in station.records.owed.items():
