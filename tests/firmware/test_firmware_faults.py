@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import traceback
 from typing import TYPE_CHECKING
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from firmware import faults
+from firmware.door import RESTART
 from firmware.faults import Faults
 from firmware.flash import Flash
+from tests.parts import PROJECT, micropython
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,3 +55,34 @@ def test_a_damaged_record_is_as_good_as_none(ring: Faults, tmp_path: Path, conte
     assert ring.all() == []
     ring.keep(1, ValueError("after all"))
     assert len(ring.all()) == 1
+
+
+@pytest.mark.parametrize("problem", ["MemoryError", "OSError", "ValueError"])
+def test_the_button_starts_again_also_when_the_fault_can_not_be_kept(tmp_path: Path, problem: str) -> None:
+    script = f"""
+from firmware import app
+
+class Full:
+    def __init__(self, flash):
+        pass
+
+    def keep(self, uptime_ms, problem):
+        raise {problem}("no room")
+
+def fails(told, flash):
+    raise RuntimeError("whatever it is")
+
+app.Faults, app.settings.read, app._message_key = Full, lambda: None, fails
+app.main()
+"""
+    done = subprocess.run(
+        [micropython(), "-c", script],
+        cwd=tmp_path,
+        env={"MICROPYPATH": f"{PROJECT}:.frozen"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert "whatever it is" in done.stdout
+    assert done.returncode == RESTART, done.stdout + done.stderr

@@ -156,3 +156,12 @@ def test_an_allocation_of_10_kb_would_be_seen(place: Place) -> None:
     with start(place, "greedy", micropython(), 1000, str(place.folder), "holes", "10") as (button, _):
         button.until("holes")
         assert "MemoryError" in button.until("error")["error"]
+
+
+@pytest.mark.parametrize(("heap", "threshold"), [("150k", 2048), ("4m", -1)])
+def test_only_a_small_heap_is_tidied_all_the_time(heap: str, threshold: int) -> None:
+    """Without it, 72 KB were too little in two of five starts; a large one would cost too much time."""
+    script = "import firmware, gc; print(gc.threshold())"
+    env = {"MICROPYPATH": f"{PROJECT}:.frozen"}
+    done = subprocess.run([narrow(), "-X", f"heapsize={heap}", "-c", script], env=env, capture_output=True, check=True)
+    assert int(done.stdout) == threshold
