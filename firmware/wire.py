@@ -66,10 +66,8 @@ WANTED = 46  # the pieces of an update that come next: [the first 8 bytes of its
 PATH = 48  # which carries the button's session
 SPARE = 49  # how its other one is
 TESTING = 50  # 1: presses may become tests; 2: they are
-MARK = (
-    51  # of a parent's journal: in an answer to a station its newest entry, in a heartbeat whether that is known still
-)
-KNOWN = 52  # in an answer to a station: [… that MARK, 0 or 1]
+MARK = 51  # of a parent's journal: what it holds, in its answer to a station; that again, in a heartbeat, as a question
+KNOWN = 52  # in an answer to a station: [… the MARK asked for, whether the journal holds it: gateway/marks.py]
 
 # KIND
 ALARM = 1

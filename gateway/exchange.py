@@ -12,14 +12,13 @@ from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.exc import DBAPIError
-
 from firmware import wire
-from gateway import dates, logs, maintenance, marks
+from gateway import logs, maintenance
 from gateway.commands import Commands
 from gateway.desk import MaintenanceRefusedError, Outcome, State
 from gateway.ingest import Arrival, Judge, RefusedError
 from gateway.journal import Journal
+from gateway.marking import Marking
 from gateway.relay import Identity
 from gateway.rows import Entry, Heard, Kept, kind_of
 from gateway.supervision import Supervision, Verdict
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 
     from gateway.clock import Clock
     from gateway.maintenance import Maintenance
-    from gateway.marks import Due
     from gateway.notice import NoticeBoard
     from gateway.refusals import Refusals
     from gateway.registry import Registry
@@ -55,9 +53,6 @@ ANSWER_MS = 9_000  # a button of headquarters' own is answered about this often;
 CLOCK_SAMPLES = 12
 HELD = 100  # messages that the broker keeps for a journal in trouble: half of its window stays free for alarms
 EVENTS_UNKEPT, ALARMS_UNKEPT = 100, 1_000  # so many may wait for a journal in trouble; more are left to who sent them
-LACK_TOLD_MS = 600_000  # between two events that this journal lacks what it had
-MISSED_MS = 60_000  # so long an alarm on a light may be missing here: a station below may deliver it again
-MOST_MISSED = 1_000
 MOST_ELSEWHERE = 4  # children named in one answer: with those under maintenance they must fit into an envelope
 
 
@@ -93,7 +88,6 @@ class Exchange(Voice):
         self.uplinks: Sequence[Uplink] = ()
         self.send_down: Callable[[str, bytes], None] = lambda _topic, _payload: None
         self.wanted: Callable[[str, dict[int, Any]], None] = lambda _child, _message: None  # pieces of an update
-        self.beat: Callable[[str], None] = lambda _parent: None  # a heartbeat, out of turn
         self.confirm: Callable[[str], None] = lambda _child: None  # a pending child was believed
         self.pressed: Callable[[float], None] = lambda _seconds: None  # of a press: how long until it was committed
         self.watch_lock = threading.RLock()
@@ -106,10 +100,7 @@ class Exchange(Voice):
         self._unkept: set[Identity] = set()  # in memory only while the journal can't be written
         self._held: dict[int, Callable[[], None]] = {}  # what the broker may not forget yet
         self._tickets = itertools.count()
-        self._marked: set[str] = set()  # parents whose marks are to be written down
-        self._owing: set[str] = set()  # parents to whom much is being owed again
-        self._missed: dict[tuple[str, int, int], int] = {}  # alarms on lights that are not here: since when
-        self._lack_told_ms = -LACK_TOLD_MS
+        self.marking = Marking(settings.station, journal, self.clock, self.event)
 
     # ------------------------------------------------------------------------------------ from below
 
@@ -362,7 +353,7 @@ class Exchange(Voice):
         more = None
         if station:
             more = self._maintained_at(source) | self._elsewhere(source, arrival.message, now)
-            more |= self._mark(source, arrival.message, now)
+            more |= self.marking.answer(source, arrival.message, now)
         self.receipt(arrival.identity, wire.AT_HQ, arrival.child, more)
 
     def _way_works(self, now: int) -> bool:
@@ -386,62 +377,6 @@ class Exchange(Voice):
                 if state in {wire.CHILD_LATE, wire.CHILD_OFFLINE} and report and report.via != station:
                     found += [] if self.supervision.is_late(child, now) else [child]
         return {wire.ELSEWHERE: found[:MOST_ELSEWHERE]} if found else {}
-
-    def _mark(self, station: str, message: dict[int, Any], now: int) -> dict[int, Any]:
-        """What an answer tells a station: what this journal holds, and whether it holds what it said before."""
-        newest, asked = self._journal.mark, marks.read(message, wire.MARK)
-        run = self._journal.run
-        told: dict[int, Any] = {} if newest is None else {wire.MARK: [newest[0], newest[1][: marks.CHAIN_BYTES] + run]}
-        if asked is None:
-            return told
-        try:
-            position, sign = asked
-            known = self._journal.holds(position, sign[: marks.CHAIN_BYTES])
-        except DBAPIError as error:
-            self._journal.report(error)
-            return told
-        if not known and now - self._lack_told_ms >= LACK_TOLD_MS:
-            self._lack_told_ms = now
-            why = f"this journal lacks entries that it had: an older state of it was put back. {station} saw entry {asked[0]}; "
-            self.event(
-                wire.JOURNAL_LACKS, self.settings.station, why + "stations below deliver again what they still hold"
-            )
-        says = marks.LACKED if not known else marks.KNOWN if sign.endswith(run) else marks.STARTED_ANEW
-        return told | {wire.KNOWN: [*asked, says]}
-
-    def _marks_told(self, parent: str, answer: dict[int, Any]) -> None:
-        """A parent's answer says what its journal holds; what it lacks of what was delivered is owed again."""
-        uplink = next((one for one in self.uplinks if one.parent.id == parent), None)
-        if uplink is None or parent in self._owing:
-            return
-        known, newest = marks.read(answer, wire.KNOWN), marks.read(answer, wire.MARK)
-        due = None if known is None else uplink.marks.answered(known[:2], known[2])
-        if due is not None:
-            self._owe_again(uplink, due)
-        elif uplink.marks.searching:
-            self.beat(parent)
-        if newest is not None and uplink.marks.told(newest, self.clock.utc_ms()):
-            self._marked.add(parent)
-
-    def _owe_again(self, uplink: Uplink, due: Due) -> None:
-        """Delivers to a parent again what it had from this station since then."""
-        parent = uplink.parent.id
-        self._owing.add(parent)
-        if due.lacking:
-            since = dates.text(max(0, due.since_ms))
-            self.event(wire.JOURNAL_LACKS, parent, f"it lacks what was delivered to it since {since}: delivered again")
-
-        def some(after: int) -> None:
-            def done(left: int | None) -> None:
-                uplink.again()
-                if left is None:
-                    self._owing.discard(parent)
-                else:
-                    some(left)
-
-            self._journal.later(lambda one: self._journal.owe_again(one, parent, due.since_ms, after), done)
-
-        some(0)
 
     def _forget(self, parent: str, moved: list[str]) -> None:
         """The answer of the buttons' headquarters names children that left this station for another."""
@@ -527,29 +462,10 @@ class Exchange(Voice):
     def _remind(self, identity: tuple[str, int, int], shown: int) -> None:
         """Repeats a receipt that got lost: the button shows less than what is true."""
         stage = self._journal.stage(identity)
-        if stage is None:
-            self._miss(identity, shown)
-            return
-        self._missed.pop(identity, None)
-        if stage > shown:
+        self.marking.shown(identity, shown, here=stage is not None, now_ms=self.clock.monotonic_ms())
+        if stage is not None and stage > shown:
             self.receipt(identity, stage)
             logs.hop("receipted again", identity, alarm=True, stage=stage, shown=shown)
-
-    def _miss(self, identity: tuple[str, int, int], shown: int) -> None:
-        """A light says that headquarters has an alarm, and it is not here; it may be on its way again."""
-        if not wire.AT_HQ <= shown < wire.CLOSED:
-            return
-        now = self.clock.monotonic_ms()
-        since = self._missed.setdefault(identity, now)
-        if now - since >= MISSED_MS and since >= 0:
-            self._missed[identity] = -1  # told
-            source, boot, seq = identity
-            why = (
-                f"its light says that headquarters has alarm {boot}/{seq}, and this journal does not hold it: ask there"
-            )
-            self.event(wire.JOURNAL_LACKS, source, why)
-        while len(self._missed) > MOST_MISSED:
-            del self._missed[next(iter(self._missed))]
 
     def _presence(self, arrival: Arrival) -> None:
         source, boot, seq = arrival.identity
@@ -579,7 +495,7 @@ class Exchange(Voice):
             ):  # an answer to a heartbeat, not to an event
                 self._spare(parent, receipt[wire.MAINTAINED])
                 self._forget(parent, receipt.get(wire.ELSEWHERE, []))
-                self._marks_told(parent, receipt)
+                self.marking.answered(parent, receipt)
             if parent != self.settings.headquarters:
                 stage = min(stage, wire.AT_HQ)  # it has the message; what its operators do with it is no step of ours
             elif source != self.settings.station and stage:
@@ -694,10 +610,4 @@ class Exchange(Voice):
             )
         if heard:
             self._journal.later(lambda connection: self._journal.keep_heard(connection, heard))
-        for uplink in self.uplinks:
-            # While it is not known what a parent lacks, a restart must ask for the newest mark again.
-            name = uplink.parent.id
-            if name in self._marked and name not in self._owing and not uplink.marks.searching:
-                self._marked.discard(name)
-                text = uplink.marks.text
-                self._journal.later(lambda one, name=name, text=text: self._journal.keep_marks(one, name, text))  # type: ignore[misc]
+        self.marking.save()

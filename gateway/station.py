@@ -94,7 +94,7 @@ class Station:
         self._checkpoint_told: int | None = None
         self._clocks = ClockWatch()
         self.exchange.send_down = self._send_down
-        self.exchange.beat = self._beat_to
+        self.exchange.marking.beat = self._beat_to
         self.exchange.pressed = self.metrics.press_to_commit.observe
         self.uplinks = [
             Uplink(
@@ -111,7 +111,7 @@ class Station:
             )
             for parent in settings.parents
         ]
-        self.exchange.uplinks = self.uplinks
+        self.exchange.uplinks = self.exchange.marking.uplinks = self.uplinks
         self.broker_up = False
         self._broker_seen = False
         self._session = 0  # which of the connections to the broker stands

@@ -16,6 +16,8 @@ from firmware.outbox import Outbox
 from firmware.window import Window
 from gateway.exchange import Exchange
 from gateway.ingest import Judge
+from gateway.marking import Marking
+from gateway.marks import KNOWN, STARTED_ANEW, Marks
 from gateway.passing import Passing
 from gateway.relay import Outgoing
 from gateway.supervision import Supervision, Verdict
@@ -176,6 +178,18 @@ def _any_step(_check: Any) -> Any:
     return lambda *_: None
 
 
+def _knows_everything(_answer: Any) -> Any:
+    def answer(self: Marking, station: str, message: Any, now_ms: int) -> dict[int, Any]:
+        told: dict[int, Any] = _answer(self, station, message, now_ms)
+        return told if wire.KNOWN not in told else told | {wire.KNOWN: [*told[wire.KNOWN][:2], KNOWN]}
+
+    return answer
+
+
+def _marks_only(answered: Any) -> Any:
+    return lambda self, mark, says: answered(self, mark, KNOWN if says == STARTED_ANEW else says)
+
+
 # ------------------------------------------------------------------------------------------- the buttons
 
 
@@ -304,6 +318,22 @@ PLANTED = (
         "passes",
         _thins_out,
         "watch",
+    ),
+    Planted(
+        "backup unnoticed",
+        "a parent takes every mark for its own",
+        Marking,
+        "answer",
+        _knows_everything,
+        "restored",
+    ),
+    Planted(
+        "what came after the mark forgotten",
+        "a parent that started anew holds what it receipted last, too",
+        Marks,
+        "answered",
+        _marks_only,
+        "restored",
     ),
     Planted("any step", "an incident moves backwards", records, "check_step", _any_step),
     Planted("torn write", "a record is written in place", Flash, "write", _writes_in_place),

@@ -160,7 +160,7 @@ class Station(Machine):
             self,  # type: ignore[arg-type]
         )
         exchange.send_down = self._send_down
-        exchange.beat = self._beat_to
+        exchange.marking.beat = self._beat_to
         exchange.commands.remember = lambda: None  # type: ignore[method-assign]  # nobody gives commands here
         refuse = exchange.refuse
 
@@ -171,7 +171,7 @@ class Station(Machine):
 
         exchange.refuse = refused  # type: ignore[method-assign]
         self.uplinks = [self._uplink(above) for above in self.above]
-        exchange.uplinks = self.uplinks
+        exchange.uplinks = exchange.marking.uplinks = self.uplinks
         exchange.remember()
         for child, station in self.registry.working().items():
             exchange.supervision.expect(child, station=station, now_ms=self.engine.now)
