@@ -76,12 +76,15 @@ def test_the_simulated_journal_answers_as_the_real_one(tmp_path: Path) -> None:
                 seen.append(new.identity)
                 work = lambda journal, new=new: keep(journal, new)  # noqa: E731
             elif roll < 0.7:
-                told = chance.choice(PARENTS), chance.choice(seen), chance.randrange(6)
+                told = chance.choice(PARENTS), chance.choice(seen), chance.randrange(6), turn
                 work = lambda journal, told=told: journal.now(lambda c: journal.delivered(c, *told))  # noqa: E731
             elif roll < 0.9:
                 move = chance.choice(seen), chance.choice(list(State)[1:])
                 how = Outcome.DRILL if move[1] is State.CLOSED else None
                 work = lambda journal, move=move, how=how: step(journal, *move, how)  # noqa: E731
+            elif roll < 0.93:
+                again = chance.choice(PARENTS), chance.randrange(turn + 1), 0
+                work = lambda journal, again=again: journal.now(lambda c: journal.owe_again(c, *again))  # noqa: E731
             else:
                 last = Heard(chance.choice("bcd"), "g1", (1, turn), turn, {wire.KIND: wire.HEARTBEAT}, bool(turn % 2))
                 work = lambda journal, last=last: journal.now(lambda c: journal.keep_heard(c, [last]))  # noqa: E731
