@@ -6,6 +6,7 @@ import pytest
 
 from firmware import wire
 from gateway import maintenance
+from gateway.exchange import MOST_ELSEWHERE
 from gateway.desk import Link, MaintenanceRefusedError
 from gateway.standing import digest, standing
 from gateway.supervision import Supervision
@@ -56,7 +57,7 @@ def test_whatever_the_names_a_station_heartbeat_fits_into_an_envelope(length: in
     message = {
         wire.KIND: wire.HEARTBEAT, wire.BOOT: 2**32 - 1, wire.SEQ: 2**32 - 1, wire.UPTIME: 2**53 - 1,
         wire.CHILDREN: 2**32 - 1, wire.ONLINE: 2**32 - 1, wire.REFUSED: 2**53 - 1, wire.DISK: 2**53 - 1,
-        wire.FIRMWARE: "1.0.0-rc1", wire.DIGEST: digest(states, 7),
+        wire.FIRMWARE: "1.0.0-rc1", wire.DIGEST: digest(states, 7), wire.STORAGE: 1, wire.MARK: [2**63 - 1, bytes(12)],
     }  # fmt: skip
     envelope = wire.seal(message, "s" * 64, bytes(32))
     assert len(envelope) <= wire.MAX_ENVELOPE
@@ -75,6 +76,9 @@ def test_an_answer_names_whose_maintenance_goes_on_and_fits() -> None:
         wire.MAINTAINED: told,
     }
     assert len(wire.seal(message, "hq", bytes(32))) <= wire.MAX_ENVELOPE
+    elsewhere, mark = ["e" * 64] * MOST_ELSEWHERE, [2**63 - 1, bytes(12)]
+    message |= {wire.DEVICE: "g" * 64, wire.ELSEWHERE: elsewhere, wire.MARK: mark, wire.KNOWN: [*mark, 2]}
+    assert len(wire.seal(message, "h" * 64, bytes(32))) <= wire.MAX_FRAME  # what a station takes from its parent
     assert "over" not in dict(told)
     assert maintenance.told({"b1": 61_500}, 1_000) == [["b1", 61]]
 
