@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.gateway.lived import Lived
 from tests.postgres import Server, programs
 
 if TYPE_CHECKING:
@@ -30,3 +31,17 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
         return tmp_path / "station.db"
     server: Server = request.getfixturevalue("postgres")
     return server.fresh()
+
+
+@pytest.fixture
+def lived(store: Path | str) -> Iterator[Lived]:
+    made = Lived(store)
+    yield made
+    made.world.close()
+
+
+@pytest.fixture
+def at_site(tmp_path: Path) -> Iterator[Lived]:
+    made = Lived(tmp_path)
+    yield made
+    made.world.close()

@@ -1,4 +1,4 @@
-"""The whole journal: migrated, derived from anew, copied, put back, shortened, written out."""
+"""The whole journal: derived from anew, shortened, written out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import json
 import os
 import pty
 import re
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -19,189 +18,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from cryptography.hazmat.primitives.serialization import Encoding
 from sqlalchemy import delete, func, insert, select, update
 from typer.testing import CliRunner
 
 from demo.process import wait_until
-from demo.world import HQ, SITE, World
+from demo.world import HQ, SITE
 from firmware import wire
-from gateway import database, keeping, keys, schema, shell
+from gateway import keeping, schema, shell
 from gateway.chain import Sealer
 from gateway.cli import app
-from gateway.desk import Outcome, State, StorageError
-from gateway.enrolment import NewButton
-from gateway.exchange import Exchange
 from gateway.journal import Journal, NumberTakenError
 from gateway.rows import Entry, own_entry
-from gateway.notice import NoticeBoard
-from gateway.refusals import Refusals
-from gateway.registrar import Registrar
-from gateway.registry import Registry
-from gateway.settings import load
+from tests.gateway.lived import Lived
 from tests.gateway.test_journal import entry
 from tests.parts import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from click.testing import Result
     from sqlalchemy import Connection
 
     from tests.postgres import Server
-
-OLD = Path(__file__).with_name("first_database.sql")
-
-
-# ---------------------------------------------------------------------------------------------- migrations
-
-
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_the_migrations_make_what_the_schema_says(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    server: Server | None = request.getfixturevalue("postgres") if kind == "postgresql" else None
-    where: Path | str = server.empty() if server else tmp_path / "station.db"
-    database.prepare(where)
-    database.prepare(where)  # again changes nothing
-    engine = database.open_database(where, writes=False)
-    with engine.connect() as connection:
-        assert database.revision(connection) == schema.REVISION
-        different = compare_metadata(MigrationContext.configure(connection), schema.metadata)
-    engine.dispose()
-    assert different == [], (
-        "gateway/schema.py says more than the migrations make: add a migration, and its number as REVISION"
-    )
-
-
-@pytest.mark.parametrize("lacking", [(), ("enrolments", "tokens", "commands")], ids=["", "before enrolments"])
-def test_a_database_of_the_first_version_is_brought_up_to_date_with_all_that_it_holds(
-    tmp_path: Path, lacking: tuple[str, ...]
-) -> None:
-    path = tmp_path / "station.db"
-    with contextlib.closing(sqlite3.connect(path)) as old:
-        old.executescript(OLD.read_text(encoding="utf-8"))
-        for table in lacking:
-            old.execute(f"DROP TABLE {table}")
-        old.commit()
-        tables = [row[0] for row in old.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        before = {table: old.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
-    journal = Journal(path, ["hq"])
-    journal.start()
-    assert journal.now(lambda connection: journal.keep(connection, entry(9))).id == 4
-    journal.stop()
-    with contextlib.closing(sqlite3.connect(path)) as new:
-        for table, rows in before.items():
-            columns = len(rows[0]) if rows else 0
-            if table not in {"sqlite_sequence", "journal", "incidents", "deliveries", "children"}:
-                assert [row[:columns] for row in new.execute(f"SELECT * FROM {table}")] == rows, table
-        children = new.execute("SELECT id, kind, point, site FROM children").fetchall()
-        assert children == [row[:4] for row in before["children"]]
-        assert new.execute("SELECT id, name FROM sites").fetchall() == [("clifton", "clifton")]
-        assert [row[:10] for row in new.execute("SELECT * FROM journal WHERE id < 4")] == before["journal"]
-        assert new.execute("SELECT count(*) FROM journal WHERE length(chain) = 32").fetchone() == (4,)
-        assert [row[0] for row in new.execute("SELECT stage FROM deliveries ORDER BY entry")] == [2, None, None, None]
-    assert keeping.verify(path, "hq", [], [], lambda _: None).findings == []
-
-
-# ------------------------------------------------------------------------------------------------- rebuild
-
-
-class Lived:
-    """A headquarters with two parents, in whose database things have happened; nothing of it runs."""
-
-    def __init__(self, store: Path | str) -> None:
-        self.world = World(buttons=(), hq_database=store if isinstance(store, str) else "")
-        self.config = str(self.world.folder / f"{HQ}.toml")
-        with open(self.config, "a", encoding="utf-8") as file:
-            for parent in ("sindh", "rangers"):
-                point = self.world.hq_message_point.hex()
-                file.write(f'[[parents]]\nid = "{parent}"\naddress = "localhost"\nmessage_key = "{point}"\n')
-        self.settings = load(Path(self.config))
-        self.sealer = Sealer(HQ, keys.private_key(self.settings.identity / "key.pem"), self.settings.checkpoints)
-        self.settings.state.mkdir(exist_ok=True)
-        self.journal = Journal(self.settings.store, [one.id for one in self.settings.parents], self.sealer)
-        message_key = keys.private_key(self.world.folder / "message-key.pem")
-        self.registry = Registry(self.journal.readers, HQ, message_key)
-        self.exchange = Exchange(
-            self.settings, self.journal, self.registry, Refusals(), NoticeBoard(), self.journal.next_boot()
-        )
-        self.registrar = Registrar(self.settings, self.journal, self.registry, self.exchange)
-        self.exchange.confirm = self.registrar.confirm
-        self.journal.start()
-        self._live()
-        self.registry.close()
-        self.journal.stop()
-
-    def _live(self) -> None:
-        self.registrar.begin()
-        for child, replaces in (("gate-1", None), ("gate-2", "gate-1"), ("gate-3", None), ("gate-4", None)):
-            self._enrol(child, replaces)
-            if child != "gate-4":
-                self._send(child, 1, wire.ALARM, {wire.CAUSE: wire.TEST})
-        self.registrar.retire("gate-3", "water", "rana")
-        self.registrar.change_site("clifton", {"plan": "Keys. " * 300, "contacts": "Rabia; head; 15"}, "rabia")
-        self.registrar.change_site("clifton", {"plan": "", "position": "24.8, 67.0"}, "rabia")
-        self.registrar.expire()
-        self._send("gate-2", 2, wire.ALARM, {wire.CAUSE: wire.HOLD_UP, wire.HOW: wire.CONTACT_B})
-        self._send("gate-2", 3, wire.EVENT, {wire.CODE: wire.LOOP_CUT})
-        self.exchange.event(wire.BROKER_LOST, HQ)
-        alarms = self.rows(schema.incidents)
-        self.exchange.step(alarms[0]["id"], State.CLOSED, "ayesha", "", Outcome.TEST)
-        self.exchange.step(alarms[-1]["id"], State.ACKNOWLEDGED, "ayesha", "seen", None)
-        self.exchange.step(alarms[-1]["id"], State.RESPONDING, "ayesha", "", None)
-        self.exchange.step(alarms[-1]["id"], State.CLOSED, "bilal", "گرفتار", Outcome.GENUINE)
-        self.journal.now(lambda connection: self.journal.delivered(connection, "sindh", ("gate-2", 1, 2), 2))
-
-    def _enrol(self, child: str, replaces: str | None) -> None:
-        certificate = self.world.issue(child).certificate.public_bytes(Encoding.PEM).decode()
-        wanted = NewButton(
-            certificate=certificate,
-            site="clifton",
-            entrance=child,
-            site_name_ur="قونصل خانہ " * 10,
-            entrance_name_ur="دروازہ " * 15,
-            address="ا" * 250,
-            mac="24:0a:c4:00:01:10",
-            replaces=replaces,
-        )
-        self.registrar.enrol(child, wanted, "rana")
-
-    def _send(self, child: str, seq: int, kind: int, fields: dict[int, Any]) -> None:
-        self.registry.refresh()
-        message = {wire.KIND: kind, wire.BOOT: 1, wire.SEQ: seq, wire.AGE: 5, **fields}
-        payload = wire.seal(message, child, self.world.key_of(child))
-        done: list[None] = []
-        lane = "alarm" if kind == wire.ALARM else "event"
-        self.exchange.arrived(f"tocsin/1/{child}/{lane}", payload, lambda: done.append(None))
-        self.journal.now(lambda _: None)
-        assert done, self.exchange._refusals.newest()
-
-    def rows(self, table: Any, *columns: str) -> list[dict[str, Any]]:
-        engine = database.open_database(self.settings.store, writes=False)
-        with engine.connect() as connection:
-            names = columns or tuple(table.c.keys())
-            asked = select(*(table.c[name] for name in names)).order_by(*table.primary_key)
-            rows = [dict(row) for row in connection.execute(asked).mappings()]
-        engine.dispose()
-        return rows
-
-    def do(self, work: Any) -> None:
-        engine = database.open_database(self.settings.store, writes=True)
-        with engine.begin() as connection:
-            work(connection)
-        engine.dispose()
-
-    def run(self, *command: str) -> Result:
-        return CliRunner().invoke(app, ["journal", command[0], "--config", self.config, *command[1:]])
-
-
-@pytest.fixture
-def lived(store: Path | str) -> Iterator[Lived]:
-    made = Lived(store)
-    yield made
-    made.world.close()
-
 
 SITES = (schema.contacts, schema.entrances, schema.site_changes, schema.sites)
 
@@ -439,84 +276,6 @@ def test_a_cell_of_the_csv_is_never_a_formula_and_says_what_json_lines_say(far: 
         told = {**{name: str(value) for name, value in line.items()}, "hops": json.dumps(line["hops"])}
         for name, value in told.items():
             assert row[name] == ("'" + value if value[:1] in set("=+-@\t\r") else value), name
-
-
-@pytest.fixture
-def at_site(tmp_path: Path) -> Iterator[Lived]:
-    made = Lived(tmp_path)
-    yield made
-    made.world.close()
-
-
-def test_a_backup_beside_a_running_station_is_put_back_and_verified(at_site: Lived, tmp_path: Path) -> None:
-    lived, copy = at_site, tmp_path / "copy.db"
-    assert isinstance(lived.settings.store, Path)
-    journal = Journal(lived.settings.store, [], lived.sealer)
-    journal.start()
-    try:
-        assert lived.run("backup", str(copy)).exit_code == 0
-        assert "there already" in lived.run("backup", str(copy)).output
-        for seq in range(500, 505):
-            journal.now(lambda connection, seq=seq: journal.keep(connection, entry(seq)))
-        refused = lived.run("restore", str(copy), "--force")
-        assert (refused.exit_code, "stop the station" in refused.output) == (1, True)
-    finally:
-        journal.stop()
-    assert "--force" in lived.run("restore", str(copy)).output
-    (tmp_path / "no.db").write_bytes(b"no database at all" * 100)
-    assert "no backup" in lived.run("restore", str(tmp_path / "no.db"), "--force").output
-    newest = max(row["id"] for row in lived.rows(schema.journal, "id"))
-    done = lived.run("restore", str(copy), "--force")
-    assert done.exit_code == 0, done.output
-    assert max(row["id"] for row in lived.rows(schema.journal, "id")) == newest - 5
-    kept = [Path(line.partition(": ")[2]) for line in done.output.splitlines() if line.startswith("kept")]
-    assert [one.name.split(".before")[0] for one in kept] == ["station.db", "station.checkpoints"]
-    assert all(one.exists() for one in kept)
-
-
-@pytest.mark.parametrize("table", ["incidents", "deliveries", "sqlite_autoindex_journal_1"])
-def test_damage_beside_the_entries_is_found_and_never_restored(at_site: Lived, tmp_path: Path, table: str) -> None:
-    lived, copy = at_site, tmp_path / "copy.db"
-    assert lived.run("backup", str(copy)).exit_code == 0
-    with contextlib.closing(sqlite3.connect(copy)) as opened:
-        (size,) = opened.execute("PRAGMA page_size").fetchone()
-        (page,) = opened.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-    octets = bytearray(copy.read_bytes())
-    octets[(page - 1) * size : page * size] = b"\xa5" * size
-    copy.write_bytes(octets)
-    found = keeping.verify(copy, HQ, [lived.sealer.key.public_key()], [], lambda _: None).findings
-    assert [one.what for one in found] == ["damaged"]
-    before = lived.rows(schema.journal, "id")
-    refused = lived.run("restore", str(copy), "--force")
-    assert (refused.exit_code, "damaged" in refused.output) == (1, True)
-    assert lived.rows(schema.journal, "id") == before
-
-
-def test_a_station_that_starts_while_a_backup_is_copied_keeps_its_journal(at_site: Lived, tmp_path: Path) -> None:
-    lived, copy = at_site, tmp_path / "copy.db"
-    assert lived.run("backup", str(copy)).exit_code == 0
-    assert isinstance(lived.settings.store, Path)
-    started: list[Journal] = []
-
-    def begin(*_: int) -> None:
-        if not started:
-            started.append(Journal(lived.settings.store, [], lived.sealer))
-            started[0].start()
-            started[0].now(lambda connection: started[0].keep(connection, entry(500)))
-
-    with pytest.raises(StorageError, match="in use"):
-        keeping.restore(copy, lived.settings.store, lived.settings.checkpoints, begin)
-    started[0].stop()
-    assert any(row["seq"] == 500 for row in lived.rows(schema.journal))
-
-
-def test_postgresql_is_backed_up_with_its_own_tools(postgres: Server) -> None:
-    lived = Lived(postgres.fresh())
-    try:
-        for command in ("backup", "restore"):
-            assert "pg_" in lived.run(command, "/nowhere/copy.db").output
-    finally:
-        lived.world.close()
 
 
 def _cut_connections(journal: Journal) -> None:
