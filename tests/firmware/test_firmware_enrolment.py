@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -19,51 +17,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from firmware import certificate, der, ecdsa, enrolment, keys, p256
-from firmware.enrolment import Enrolment, EnrolmentFault
-from provisioning.pki import Authority
+from firmware.enrolment import EnrolmentFault
 from tests.firmware import p256_known
+from tests.firmware.enrolling import AUTHORITY, check_pair, DER, ID, deliver, enrol, files, on_micropython, told
 from tests.parts import PROJECT, micropython
 
-DER = serialization.Encoding.DER
-AUTHORITY = Authority.create()
-HQ = p256.public(7).hex()
-ID = "khi-cn-b1"
-
-
-@pytest.fixture(autouse=True)
-def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The board's root, which is where the test works."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def told(device: str, **changes: object) -> str:
-    settings = {
-        "id": device,
-        "board": "virtual",
-        "brokers": [["10.0.0.1", 8883, "khi"]],
-        "hq": "hq",
-        "hq_message_key": HQ,
-    }
-    return json.dumps({**settings, **changes})
-
-
-def deliver(device: str, request: bytes) -> None:
-    """What the technician's tool does with a request."""
-    new = Path("identity.new")
-    (new / "cert.der").write_bytes(AUTHORITY.sign_request(request, device).public_bytes(DER))
-    (new / "ca.der").write_bytes(AUTHORITY.der)
-    (new / "settings.json").write_text(told(device), encoding="utf-8")
-
-
-def enrol(device: str) -> None:
-    deliver(device, enrolment.request(device))
-    assert enrolment.complete() == device
-
-
-def files() -> dict[str, bytes]:
-    """Everything on the board."""
-    return {str(path): path.read_bytes() for path in sorted(Path().rglob("*")) if path.is_file()}
+pytestmark = pytest.mark.usefixtures("board")
 
 
 # ------------------------------------------------------------------------------------- keys and requests
@@ -71,26 +30,6 @@ def files() -> dict[str, bytes]:
 
 def test_known_answers() -> None:
     p256_known.check(p256, ecdsa, der)
-
-
-def check_pair(private: bytes, request: bytes, name: str) -> ec.EllipticCurvePublicKey:
-    """A key and its request, looked at by `cryptography`."""
-    key = serialization.load_der_private_key(private, None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    assert isinstance(key.curve, ec.SECP256R1)
-    form = serialization.PrivateFormat.TraditionalOpenSSL
-    assert private == key.private_bytes(DER, form, serialization.NoEncryption())
-    assert keys.private_number(private) == key.private_numbers().private_value
-    csr = x509.load_der_x509_csr(request)
-    assert csr.is_signature_valid
-    assert csr.public_key() == key.public_key()
-    assert isinstance(csr.signature_hash_algorithm, hashes.SHA256)
-    (attribute,) = csr.subject
-    assert (attribute.oid, attribute.value) == (NameOID.COMMON_NAME, name)
-    assert b"\x0c" + bytes([len(name)]) + name.encode() in request, "the name is a UTF8String"
-    public = key.public_key()
-    assert isinstance(public, ec.EllipticCurvePublicKey)
-    return public
 
 
 def test_keys_and_requests_of_both_pythons_are_accepted_by_others() -> None:
@@ -336,28 +275,6 @@ def test_no_board_looks_blank_that_is_not() -> None:
 # ----------------------------------------------------------------------------------------- the real board
 
 
-def on_micropython(script: str, folder: Path, *, heap_kb: int = 2000, modules: Path = PROJECT) -> str:
-    """What a script of this folder prints, run in `folder`."""
-    done = subprocess.run(
-        [micropython(), "-X", f"heapsize={heap_kb}k", str(PROJECT / "tests" / "firmware" / script)],
-        cwd=folder,
-        env={"MICROPYPATH": f"{modules}:.frozen"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.strip()
-
-
-def test_completing_is_cut_at_every_operation_of_a_real_littlefs(board: Path) -> None:
-    scene("another id")
-    word, cuts = on_micropython("run_enrolment_littlefs.py", board).split()
-    assert word == "passed"
-    assert int(cuts) > 10
-
-
 def test_request_and_complete_fit_beside_the_prompt(board: Path) -> None:
     """Of the ESP32's heap 100 KB can be counted on. Here it is 100 KB too, of objects of 64 bits, twice as large as there."""
     compiled = board / "compiled"
@@ -374,229 +291,3 @@ def test_request_and_complete_fit_beside_the_prompt(board: Path) -> None:
     deliver(ID, Path("identity.new/request.der").read_bytes())
     used = on_micropython("run_enrolment_heap.py", flash, heap_kb=100, modules=compiled)
     assert used.startswith("complete"), used
-
-
-# ---------------------------------------------------------------------------------------------- power cuts
-
-
-class PowerCut(BaseException):
-    """The power is gone; nothing in the firmware can catch it."""
-
-
-class CuttingFiles:
-    """`os` and `open`, until `steps` changes were made: one operation is one step, a write is two."""
-
-    def __init__(self, steps: int = 10**9) -> None:
-        self.steps = steps
-        self.done = 0
-
-    def step(self) -> None:
-        if self.done >= self.steps:
-            raise PowerCut
-        self.done += 1
-
-    def stat(self, path: str) -> os.stat_result:
-        return os.stat(path)
-
-    def listdir(self, path: str) -> list[str]:
-        return sorted(os.listdir(path))
-
-    def mkdir(self, path: str) -> None:
-        if not Path(path).exists():
-            self.step()
-        Path(path).mkdir()
-
-    def rmdir(self, path: str) -> None:
-        self.step()
-        Path(path).rmdir()
-
-    def rename(self, old: str, new: str) -> None:
-        self.step()
-        Path(old).rename(new)
-
-    def remove(self, path: str) -> None:
-        self.step()
-        Path(path).unlink()
-
-    def open(self, path: str, mode: str) -> Any:  # noqa: ANN401 - as open's
-        if mode == "rb":
-            return Path(path).open("rb")
-        self.step()
-        return CuttingFile(self, path)
-
-
-class CuttingFile:
-    """A file of which half arrives, then the rest."""
-
-    def __init__(self, files: CuttingFiles, path: str) -> None:
-        self.files = files
-        self.file = Path(path).open("wb", buffering=0)
-
-    def write(self, octets: bytes) -> None:
-        half = len(octets) // 2
-        self.file.write(octets[:half])
-        self.files.step()
-        self.file.write(octets[half:])
-
-    def flush(self) -> None:
-        self.files.step()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
-
-
-def cutting(steps: int, what: str, *arguments: Any) -> bool:  # noqa: ANN401
-    """Does `what` of an Enrolment until the power goes after so many steps; whether it came to its end."""
-    cut = CuttingFiles(steps)
-    try:
-        getattr(Enrolment(cut, cut.open), what)(*arguments)
-    except PowerCut:
-        return False
-    return True
-
-
-def check_whole(before: dict[str, bytes], new_id: str, *, keeps: bool) -> None:
-    """The board is the button before, untouched, or the new one, whole, or none. keeps: the state stays in any case."""
-    now = files()
-    state = {name: octets for name, octets in before.items() if name.startswith("state/")}
-    there = {name: octets for name, octets in now.items() if name.startswith("state/")}
-    if keeps:
-        assert there == state
-    if "settings.json" not in now:
-        assert enrolment.state()["id"] is None
-        return
-    key = p256.public(keys.private_number(now["identity/key.der"]))
-    name, point = certificate.of_certificate(now["identity/cert.der"])
-    assert point == key
-    assert json.loads(now["settings.json"])["id"] == name == enrolment.state()["id"]
-    if now["settings.json"] == before.get("settings.json") and now["identity/cert.der"] == before.get(
-        "identity/cert.der"
-    ):
-        assert {n: o for n, o in now.items() if n in before} == before, "the old button, untouched"
-    else:
-        assert name == new_id
-        assert there == (state if keeps else {}), "the new button with the old one's state"
-
-
-def scene(kind: str) -> str:
-    """A board on which an identity was delivered and waits for `complete`; its id."""
-    if kind != "blank":
-        enrol("khi-cn-b0")
-    if kind == "littered":  # an enrolment before was cut while it tidied up, one before that while it was erased
-        Path("identity.old").mkdir()
-        Path("identity.old/cert.der").write_bytes(AUTHORITY.issue("older").certificate.public_bytes(DER))
-        Path("identity/request.der").write_bytes(b"rest")
-    Path("state").mkdir()
-    for name in ("boot-a", "boot-b", "a-7-1", "message-key", "new"):
-        Path("state", name).write_bytes(name.encode())
-    if kind == "same key":
-        deliver("khi-cn-b0", enrolment.request("khi-cn-b0", same_key=True))
-        return "khi-cn-b0"
-    new = "khi-cn-b0" if kind == "same id" else ID
-    deliver(new, enrolment.request(new))
-    Path("identity.new/cert.der.part").write_bytes(b"an upload that was cut off")
-    return new
-
-
-KINDS = ["blank", "another id", "same id", "same key", "littered"]
-
-
-def restored(place: Path, template: Path) -> None:
-    os.chdir(template)
-    shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(template, place)
-    os.chdir(place)
-
-
-@pytest.fixture
-def template(board: Path, request: pytest.FixtureRequest) -> tuple[Path, str]:
-    """A folder that holds the scene, and the id that is to come."""
-    folder = board / "template"
-    folder.mkdir()
-    os.chdir(folder)
-    return folder, scene(request.param)
-
-
-@pytest.mark.parametrize("template", KINDS, indirect=True)
-def test_completing_is_cut_after_every_step_and_goes_on(
-    board: Path, template: tuple[Path, str], request: pytest.FixtureRequest
-) -> None:
-    folder, new = template
-    before = files()
-    keeps = request.node.callspec.params["template"] == "same key"
-    steps, finished = 0, False
-    while not finished:
-        restored(board / "board", folder)
-        finished = cutting(steps, "complete")
-        check_whole(before, new, keeps=keeps)
-        again = 0
-        while not cutting(again, "complete"):  # the power goes while it goes on, too: one step further each time
-            check_whole(before, new, keeps=keeps)
-            again += 1
-        check_whole(before, new, keeps=keeps)
-        left = sorted(name for name in files() if not name.startswith("state/"))
-        assert left == ["identity/ca.der", "identity/cert.der", "identity/key.der", "settings.json"], steps
-        assert files()["identity/cert.der"] == before["identity.new/cert.der"]
-        assert enrolment.state() == {**enrolment.state(), "id": new, "pending": None}
-        steps += 1
-    assert steps > (3 if keeps else 9)
-
-
-@pytest.mark.parametrize("template", KINDS, indirect=True)
-def test_a_tool_that_begins_again_after_a_cut_gets_to_the_same_end(
-    board: Path, template: tuple[Path, str], request: pytest.FixtureRequest
-) -> None:
-    folder, new = template
-    before = files()
-    same_key = request.node.callspec.params["template"] == "same key"
-    steps, finished = 0, False
-    while not finished:
-        restored(board / "board", folder)
-        finished = cutting(steps, "complete")
-        if not (enrolment.state()["id"] == new and enrolment.state()["pending"] is None):
-            assert enrolment.state()["pending"] == new
-            asked = enrolment.request(new, same_key=same_key)
-            assert asked == before["identity.new/request.der"], "the key that was certified is kept"
-            deliver(new, asked)
-        assert enrolment.complete() == new
-        check_whole(before, new, keeps=same_key)
-        steps += 1
-
-
-def test_requesting_is_cut_after_every_step() -> None:
-    enrol("khi-cn-b0")
-    before = files()
-    steps, finished = 0, False
-    while not finished:
-        Enrolment()._remove("identity.new")
-        if steps % 2:
-            enrolment.request("khi-cn-b7")
-        finished = cutting(steps // 2, "request", ID) and steps % 2 == 1
-        assert before.items() <= files().items()
-        assert enrolment.state()["id"] == "khi-cn-b0"
-        request = enrolment.request(ID)
-        check_pair(Path("identity.new/key.der").read_bytes(), request, ID)
-        steps += 1
-    assert steps > 20
-    deliver(ID, request)
-    assert enrolment.complete() == ID
-
-
-@pytest.mark.parametrize("template", KINDS, indirect=True)
-def test_erasing_is_cut_after_every_step_and_leaves_no_button(board: Path, template: tuple[Path, str]) -> None:
-    folder, _ = template
-    steps, finished = 0, False
-    while not finished:
-        restored(board / "board", folder)
-        finished = cutting(steps, "erase")
-        if steps:
-            assert enrolment.state()["id"] is None
-        enrol("khi-cn-b5")
-        assert [name for name in files() if name.startswith("state/")] == [], "nothing of the old one is left"
-        enrolment.erase()
-        assert files() == {}
-        steps += 1
-    assert steps > 10
