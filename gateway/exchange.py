@@ -369,12 +369,15 @@ class Exchange(Voice):
         return {wire.MAINTAINED: maintenance.told(ends_ms, self.clock.utc_ms())}
 
     def _elsewhere(self, station: str, message: dict[int, Any], now: int) -> dict[int, Any]:
-        """What an answer tells a station: whom it misses though another one brings them, so that it forgets them."""
+        """What an answer tells a station: whom it misses though another one brings them, or nobody will: it forgets them."""
         found = []
+        known, working = self._registry.children(), self._registry.working()
         with self.watch_lock:
             for child, state in message.get(wire.DIGEST, [0, []])[1]:
                 report = self.reports.get(child)
-                if state in {wire.CHILD_LATE, wire.CHILD_OFFLINE} and report and report.via != station:
+                if child in known and child not in working:
+                    found.append(child)
+                elif state in {wire.CHILD_LATE, wire.CHILD_OFFLINE} and report and report.via != station:
                     found += [] if self.supervision.is_late(child, now) else [child]
         return {wire.ELSEWHERE: found[:MOST_ELSEWHERE]} if found else {}
 

@@ -256,7 +256,7 @@ def retain(config: Config, days: Annotated[int, typer.Option(min=1, help="Younge
         boot = journal.next_boot()
         journal.start()
         try:
-            limit, count = keeping.to_go(journal, days)
+            limit, count = keeping.to_go(journal, days, settings.headquarters)
             with _progress("deleting", count) as advance:
                 done = keeping.retain(journal, sealer, boot, limit, advance)
         finally:

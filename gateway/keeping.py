@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, delete, exists, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
@@ -311,15 +311,23 @@ def beside(file: Path) -> list[Checkpoint]:
 # ------------------------------------------------------------------------------------------------ retain
 
 
-def may_go(connection: Connection, before_ms: int, parents: Sequence[str]) -> int:
-    """The last position of the front that is older, closed and delivered to every one of `parents`; 0: nothing is."""
+def may_go(connection: Connection, before_ms: int, parents: Sequence[str], closes: str | None) -> int:
+    """The last position of the front that is older, closed and delivered to every one of `parents`; 0: nothing is.
+
+    closes: the parent whose operators close alarms, at a site: one that it refused it never closes.
+    """
     deliveries, incidents, steps = schema.deliveries.c, schema.incidents.c, schema.steps.c
     stays = [
         connection.execute(select(_J.id).where(_J.received_at_ms >= before_ms).order_by(_J.id).limit(1)).scalar(),
         connection.execute(
             select(func.min(deliveries.entry)).where(deliveries.stage.is_(None), deliveries.parent.in_(parents))
         ).scalar(),
-        connection.execute(select(func.min(incidents.id)).where(incidents.state != State.CLOSED.value)).scalar(),
+        connection.execute(
+            select(func.min(incidents.id)).where(
+                incidents.state != State.CLOSED.value,
+                ~exists().where(deliveries.entry == incidents.id, deliveries.stage == 0, deliveries.parent == closes),
+            )
+        ).scalar(),
         connection.execute(select(func.min(steps.incident)).where(steps.at_ms >= before_ms)).scalar(),
     ]
     first, last = span(connection)
@@ -327,11 +335,11 @@ def may_go(connection: Connection, before_ms: int, parents: Sequence[str]) -> in
     return limit if limit >= first else 0
 
 
-def to_go(journal: Journal, days: int) -> tuple[int, int]:
-    """What `retain` may delete: up to which position (0: nothing), and how many entries."""
+def to_go(journal: Journal, days: int, closes: str | None) -> tuple[int, int]:
+    """What `retain` may delete: up to which position (0: nothing), and how many entries. closes: as `may_go`."""
     before_ms = time.time_ns() // 1_000_000 - days * DAY_MS
     with journal.readers.connect() as connection:
-        limit = may_go(connection, before_ms, journal.parents)
+        limit = may_go(connection, before_ms, journal.parents, closes)
         return limit, limit - span(connection)[0] + 1 if limit else 0
 
 

@@ -114,7 +114,7 @@ class Voice:
 
     def refuse(self, who: str, why: str, sample: bytes | str, count: int = 1) -> None:
         """Counts something that was turned away, and makes an event of it now and then."""
-        total = self._refusals.note(who, why, self.clock.utc_ms(), sample, count)
+        total = self._refusals.note(who, why, self.clock.utc_ms(), sample, count, at_ms=self.clock.monotonic_ms())
         logs.hop("refused", None, who=who, why=why, count=count)
         self._notices.tell("health")
         if total is not None:

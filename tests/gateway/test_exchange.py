@@ -405,6 +405,9 @@ def test_a_gateway_forgets_a_button_that_headquarters_hears_through_another(
     hq._heartbeat(Arrival(wire.HEARTBEAT, "gw-old", "gw-old", beat, b"", []), b"")
     answer = wire.unseal(sent[-1][1]).message
     assert answer[wire.ELSEWHERE] == ["b1", "b3"]
+    hq._registry.children.return_value, hq._registry.working.return_value = {"b2": None, "b3": None}, {"b3": None}  # type: ignore[attr-defined]
+    hq._heartbeat(Arrival(wire.HEARTBEAT, "gw-old", "gw-old", {**beat, wire.SEQ: 2}, b"", []), b"")
+    assert wire.unseal(sent[-1][1]).message[wire.ELSEWHERE] == ["b1", "b2", "b3"], "one is retired meanwhile"
     old.receipted("agency", [({**answer, wire.DEVICE: SITE}, b"")])
     assert set(old.supervision.children) == {"b1", "b2", "b3"}
     old.receipted("hq", [({**answer, wire.DEVICE: SITE}, b"")])

@@ -133,6 +133,24 @@ def test_old_closed_and_delivered_entries_go_and_what_is_left_verifies_and_rebui
     assert (told.exit_code, json.loads(told.stdout)["findings"][0]["position"]) == (1, min(left))
 
 
+def test_an_alarm_that_headquarters_refused_does_not_stay_for_ever_at_a_site(store: Path | str) -> None:
+    journal = Journal(store, ["hq", "rangers"])
+    journal.start()
+    for seq, refuses in ((1, "hq"), (2, "rangers")):
+        kept = journal.now(lambda connection, seq=seq: journal.keep(connection, entry(seq)))  # type: ignore[misc]
+        assert kept.fresh
+        for parent in ("hq", "rangers"):
+            told = parent, entry(seq).identity, 0 if parent == refuses else 2, 1
+            journal.now(lambda connection, told=told: journal.delivered(connection, *told))  # type: ignore[misc]
+    with journal.readers.connect() as connection:
+        later_ms = entry(1).received_at_ms + 1
+        assert keeping.may_go(connection, later_ms, journal.parents, "hq") == 1, (
+            "the second is open, whoever else refused it"
+        )
+        assert keeping.may_go(connection, later_ms, journal.parents, None) == 0
+    journal.stop()
+
+
 def test_an_event_of_a_command_is_never_taken_for_another(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
     ended: list[BaseException] = []
     monkeypatch.setattr(Journal, "next_boot", lambda _: 7)
