@@ -135,8 +135,11 @@ class Journal(Deliveries, Latest):
     def start(self) -> None:
         """Starts writing."""
         if self.trouble is None:
-            with self.readers.connect() as connection:
-                self.mark = head(connection)
+            try:
+                with self.readers.connect() as connection:
+                    self.mark = head(connection)
+            except DBAPIError as error:
+                self.report(error)
         self._thread.start()
 
     def stop(self) -> None:

@@ -40,7 +40,7 @@ def test_a_press_survives_sigkill_of_the(victim: str) -> None:
             button = buttons[number % len(buttons)]
             before = len(drill.latched)
             drill.press_around(chance, button, lambda: KILLS[victim](world))
-            wait_until(lambda count=before: len(drill.latched) == count + 1, 5, "the press was latched")
+            wait_until(lambda count=before: len(drill.latched) == count + 1, 15, "the press was latched")
         drill.settle()
         assert len(drill.latched) == ROUNDS
         drill.check()

@@ -366,7 +366,7 @@ def test_an_alarm_is_kept_verbatim_whatever_follows_from_it_can_be_written(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Journal, "_give_up", lambda _, error: ended.append(error))
-    monkeypatch.setattr(Journal, "_owe", lambda *_: int("much"))
+    monkeypatch.setattr(Journal, "owe", lambda *_: int("much"))
     ended: list[BaseException] = []
     told: list[Kept] = []
     one = entry(1)

@@ -288,6 +288,7 @@ PLANTED = (
         Outgoing,
         "reconnected",
         _forgets_at_reconnection,
+        "long",
     ),
     Planted("relay sends once", "sent counts as arrived", Outgoing, "due", _sent_is_done, "long"),
     Planted(
