@@ -118,12 +118,8 @@ class Journal(Deliveries, Latest):
         self.on_checkpoint: Callable[[Checkpoint], None] = lambda _: None
         self._sealer = sealer
         self._own = sealer.station if sealer else own
-        self.run = secrets.token_bytes(
-            RUN_BYTES
-        )  # another one whenever the database may be another: at a start, and after trouble
-        self.mark: tuple[int, bytes] | None = (
-            None  # position and chain of the newest entry that is on the disk; None: not known
-        )
+        self.run = secrets.token_bytes(RUN_BYTES)  # another one whenever the database may be: also after trouble
+        self.mark: tuple[int, bytes] | None = None  # position and chain of the newest entry on the disk, if known
         self._head: tuple[int, bytes] | None = None  # the newest entry and its chain, within a transaction
         self._ahead: dict[int, Kept] = {}  # entries of this transaction that were written before their jobs, by id()
         self._news = 0  # entries since the last checkpoint, but for those that tell of checkpoints

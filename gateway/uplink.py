@@ -83,6 +83,7 @@ class Uplink:
         self._looked_ms = 0
         self._passphrase = passphrase
         self._read_up_to = {wire.ALARM: 0, wire.EVENT: 0}  # the last entry of the journal that was taken into memory
+        self._again = 0  # how often that began from the beginning
         self._line = link.Line(
             parent.id,
             parent.ways,
@@ -110,6 +111,7 @@ class Uplink:
         """The journal owes the parent something that was delivered to it before."""
         with self._lock:
             self._read_up_to = dict.fromkeys(self._read_up_to, 0)
+            self._again += 1
             self.begin()
         self._bell.set()
 
@@ -218,14 +220,15 @@ class Uplink:
         alarms = kind == wire.ALARM
         with self._lock:
             self._outgoing.reading(alarms=alarms)
+            after, again = self._read_up_to[kind], self._again
         try:
-            letters = self._outstanding(kind, self._read_up_to[kind], PAGE)
+            letters = self._outstanding(kind, after, PAGE)
         except DBAPIError:
             with self._lock:
                 self._outgoing.read((), alarms=alarms, more=True)
             raise
         with self._lock:
-            if letters:
+            if letters and self._again == again:  # else it is to be read from the beginning
                 self._read_up_to[kind] = letters[-1][0]
             self._outgoing.read((letter for _, letter in letters), alarms=alarms, more=len(letters) == PAGE)
 

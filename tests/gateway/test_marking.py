@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import select
 
+from demo.world import SITE, World
 from firmware import wire
 from gateway import schema
 from gateway.clock import Clock
 from gateway.journal import Journal
 from gateway.marking import MISSED_MS, MOST_MISSED, TOLD_MS, Marking
-from gateway.rows import Entry, head
+from gateway.rows import Entry, Owed, head
+from gateway.settings import load
+from gateway.uplink import Uplink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +82,34 @@ def test_only_what_was_receipted_since_then_by_that_parent_is_owed_again(
     with journal.readers.connect() as connection:
         first = connection.execute(select(schema.deliveries.c.at_ms).where(schema.deliveries.c.entry == 4)).scalars()
         assert set(first) == {None, 4_000}
+
+
+def test_what_is_owed_again_while_the_journal_is_read_is_not_passed_over(journal: Journal) -> None:
+    keep(journal, 1, 2, 3)
+    for seq in (1, 2):
+        journal.now(lambda connection, seq=seq: journal.delivered(connection, "hq", ("b1", 1, seq), wire.AT_HQ, 1_000))  # type: ignore[misc]
+    world = World(buttons=())
+    settings = load(world.folder / f"{SITE}.toml")
+    nothing: Any = lambda *_: None  # noqa: E731
+    uplink = Uplink(
+        settings, settings.parents[0], bytes(32), lambda: (1, 1), journal, nothing, nothing, nothing, nothing
+    )
+    world.close()
+    real = journal.owed
+
+    def owed_meanwhile(parent: str, kind: int, after: int, limit: int) -> list[Owed]:
+        found = real(parent, kind, after, limit)
+        if kind == wire.EVENT and after == 0:
+            journal.now(lambda connection: journal.owe_again(connection, "hq", 0, 0))
+            journal.owed = real  # type: ignore[method-assign]
+            uplink.again()
+        return found
+
+    journal.owed = owed_meanwhile  # type: ignore[method-assign]
+    uplink.begin()
+    for now_ms in range(5):
+        uplink.turn(now_ms)
+    assert uplink.outstanding() == (0, 3)
 
 
 class Told:
