@@ -31,7 +31,7 @@ def test_a_press_is_on_the_page_within_a_second_and_each_step_reaches_the_light(
         for number in range(1, 4):
             since = len(button.said)
             at = time.monotonic()
-            button.press(hold_s=0.1)
+            button.press()
             expect(page.locator(".card")).to_have_count(1, timeout=5_000)
             took = time.monotonic() - at
             assert took < 1, f"press {number} was on the page after {took:.2f} s"

@@ -51,9 +51,11 @@ def test_a_press_survives_a_power_cut_of_the_button() -> None:
     with World() as world:
         drill = Drill(world)
         buttons = list(world.buttons.values())
-        silent = 0
-        for number in range(ROUNDS):
+        silent = number = 0
+        while number < ROUNDS or (number < 4 * ROUNDS and len(drill.latched) < ROUNDS / 4):  # a disk may be slow
             button = buttons[number % len(buttons)]
+            number += 1
+            wait_until(lambda button=button: button.light != "dark", 15, "the button looks at its contacts")
             before = len(drill.latched)
             drill.press_around(chance, button, button.kill)
             wait_until(lambda button=button: button.running, 5, "the button has power again")
