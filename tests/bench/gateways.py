@@ -62,6 +62,7 @@ class Gateway(asyncio.Protocol):
         self._boot = boot
         self._verbatim = verbatim
         self._passing = Passing()
+        self._asked: dict[int, Any] = {}  # what headquarters said last that its journal holds
         self._seq = 0
         self._inbox = mqtt.Inbox()
         self._transport: asyncio.Transport | None = None
@@ -97,6 +98,8 @@ class Gateway(asyncio.Protocol):
     def _take(self, payload: bytes) -> None:
         self.came += 1
         receipt = wire.unseal(payload).message
+        if wire.MARK in receipt:
+            self._asked = {wire.MARK: receipt[wire.MARK]}
         if receipt[wire.DEVICE] in self.members:
             self._passing.answered(receipt[wire.DEVICE], (receipt[wire.BOOT], receipt[wire.SEQ]))
 
@@ -142,6 +145,7 @@ class Gateway(asyncio.Protocol):
             self._write(mqtt.publish(f"tocsin/1/{self.name}/presence", presence, 0, True, 0))
         states = dict.fromkeys(self.members, Link.ONLINE)
         fields = {
+            **self._asked,
             wire.UPTIME: now_ms - self._began_ms,
             wire.CHILDREN: len(states),
             wire.ONLINE: len(states),
