@@ -17,7 +17,7 @@ from gateway import logs, maintenance
 from gateway.commands import Commands
 from gateway.desk import MaintenanceRefusedError, Outcome, State
 from gateway.ingest import Arrival, Judge, RefusedError
-from gateway.journal import Journal
+from gateway.journal import DeletedError, Journal
 from gateway.marking import Marking
 from gateway.relay import Identity
 from gateway.rows import Entry, Heard, Kept, kind_of
@@ -223,7 +223,8 @@ class Exchange(Voice):
 
         def unkept(error: Exception) -> None:
             self._unkept.discard(Identity(*arrival.identity))
-            self.refuse(arrival.source, f"it can't be journaled: {error}"[:200], payload)
+            why = str(error) if isinstance(error, DeletedError) else f"it can't be journaled: {error}"
+            self.refuse(arrival.source, why[:200], payload)
             if self._hq and not alarm:
                 self._dismiss(f"tocsin/1/{arrival.child}/", arrival.identity if arrival.framed else None)
             self._let_go(ticket)

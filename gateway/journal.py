@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import chain, database, schema, together
+from gateway import chain, database, deleted, schema, together
 from gateway.chain import CHECKPOINT_ENTRIES, CHECKPOINT_S, Checkpoint, Sealer
 from gateway.deliveries import Deliveries
 from gateway.desk import MaintenanceRefusedError, Outcome, State, StepRefusedError, StorageError
@@ -85,6 +85,10 @@ class NumberTakenError(Exception):
 
 class UnwritableError(Exception):
     """What a job would write has no place in the database."""
+
+
+class DeletedError(Exception):
+    """An event that was deleted long ago came again, or comes after others of its sender that were."""
 
 
 class Journal(Deliveries, Latest):
@@ -355,7 +359,7 @@ class Journal(Deliveries, Latest):
                         self._keep_together(self._connection, [one.entry for one in group if one.entry])
                     try:
                         results.append((job, (self._apart(job) if apart else job.work)(self._connection)))
-                    except (StepRefusedError, MaintenanceRefusedError, KeyError, UnwritableError) as error:
+                    except (*_REFUSING, KeyError, UnwritableError) as error:
                         refused.append((job, error))
                 if self._sealer and self._is_due(self._connection, idle=not jobs, closing=closing):
                     sealed = self._checkpoint(self._connection, self._sealer)
@@ -393,7 +397,7 @@ class Journal(Deliveries, Latest):
                 try:
                     with connection.begin_nested():
                         return attempt(connection)
-                except (StepRefusedError, MaintenanceRefusedError, KeyError):
+                except (*_REFUSING, KeyError):
                     raise
                 except Exception as error:
                     if not database.is_unfit(error):
@@ -497,6 +501,11 @@ class Journal(Deliveries, Latest):
         return kept
 
     def _enter(self, connection: Connection, entry: Entry, *, relayed: bool) -> Kept:
+        if entry.source != self._own:
+            if entry.kind == wire.ALARM and deleted.is_alarm(connection, entry.identity):
+                return Kept(0, fresh=False, conflict=False, stage=wire.CLOSED)
+            if entry.kind != wire.ALARM and deleted.is_event(connection, entry.identity):
+                raise DeletedError("it was here before and was deleted as too old, or it comes too late")
         position, before = self._head = self._head or head(connection)
         columns = together.columns(position + 1, entry, kind_told(entry) if relayed else RECORD)
         now_chain = chain.link(before, columns)
@@ -519,6 +528,8 @@ class Journal(Deliveries, Latest):
         """Writes what jobs of this transaction will keep, if none of it was there before."""
         self._ahead = {}
         if len(entries) < 2:
+            return
+        if not deleted.none_of(connection, [entry for entry in entries if entry.source != self._own]):
             return
         before = self._head or head(connection)
         now = together.write(connection, before, entries, self.parents, kind_told, incident)
@@ -598,6 +609,8 @@ class Journal(Deliveries, Latest):
         self.keep(connection, entry)
         return (row.device, row.boot, row.seq), entry
 
+
+_REFUSING = (StepRefusedError, MaintenanceRefusedError, DeletedError)  # before anything is written
 
 _KEEP = {
     name: made(schema.journal)

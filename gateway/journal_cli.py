@@ -258,7 +258,7 @@ def retain(config: Config, days: Annotated[int, typer.Option(min=1, help="Younge
         try:
             limit, count = keeping.to_go(journal, days, settings.headquarters)
             with _progress("deleting", count) as advance:
-                done = keeping.retain(journal, sealer, boot, limit, advance)
+                done = keeping.retain(journal, sealer, boot, limit, settings.headquarters, advance)
         finally:
             journal.stop()
         typer.echo(f"{done:,} entries deleted")

@@ -18,7 +18,7 @@ from sqlalchemy import Select, delete, exists, func, select, update
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import database, dates, maintenance, registry_log, schema, sitebook
+from gateway import database, dates, deleted, maintenance, registry_log, schema, sitebook
 from gateway.chain import HASHED, Checkpoint, Finding, Verifier, written_down
 from gateway.desk import State, StorageError
 from gateway.registry_log import Told
@@ -343,8 +343,10 @@ def to_go(journal: Journal, days: int, closes: str | None) -> tuple[int, int]:
         return limit, limit - span(connection)[0] + 1 if limit else 0
 
 
-def retain(journal: Journal, sealer: Sealer, boot: int, limit: int, advance: Callable[[int], None]) -> int:
-    """Deletes the entries of the front up to `limit`, as `to_go` gives it; how many.
+def retain(
+    journal: Journal, sealer: Sealer, boot: int, limit: int, closes: str | None, advance: Callable[[int], None]
+) -> int:
+    """Deletes the entries of the front up to `limit`, as `to_go` gives it; how many. closes: as `may_go`.
 
     Some at a time, beside a running station, and each time a signed checkpoint says where the journal begins now. What
     the registry needs is journaled again. boot: for that, the journal's next one. Raises StorageError.
@@ -369,6 +371,7 @@ def retain(journal: Journal, sealer: Sealer, boot: int, limit: int, advance: Cal
         if seq > before:
             made.append(seal(connection, sealer, *head(connection)))
         steps, marks = schema.steps, schema.checkpoints
+        deleted.remember(connection, at, sealer.station, events=closes is None)
         connection.execute(delete(steps).where(steps.c.incident <= at))
         connection.execute(delete(schema.incidents).where(schema.incidents.c.id <= at))
         connection.execute(delete(schema.deliveries).where(schema.deliveries.c.entry <= at))

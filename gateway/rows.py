@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, func, select
 
 from firmware import wire
-from gateway import chain, database, schema
+from gateway import chain, database, deleted, schema
 from gateway.desk import State
 from gateway.vocabulary import CAUSES, HOWS, STAGES
 
@@ -177,7 +177,7 @@ def kind_of(connection: Connection, identity: tuple[str, int, int]) -> int | Non
 
 
 def stage_of(connection: Connection, identity: tuple[str, int, int]) -> int | None:
-    """The newest stage that headquarters can receipt for a message; None if it isn't here."""
+    """The newest stage that headquarters can receipt for a message; None if it was never here."""
     source, boot, seq = identity
     table = schema.incidents.c
     state = connection.execute(
@@ -186,4 +186,6 @@ def stage_of(connection: Connection, identity: tuple[str, int, int]) -> int | No
     if state is not None:
         return STAGES[State(state)]
     here = connection.execute(select(schema.journal.c.id).where(*named(identity))).scalar()
-    return None if here is None else wire.AT_HQ
+    if here is not None:
+        return wire.AT_HQ
+    return wire.CLOSED if deleted.is_alarm(connection, identity) else None

@@ -16,7 +16,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISION = "0004"  # of the newest migration
+REVISION = "0005"  # of the newest migration
 
 Big = BigInteger().with_variant(Integer(), "sqlite")  # SQLite numbers rows only in a column of type INTEGER
 
@@ -50,6 +50,22 @@ checkpoints = Table(  # of the chain, signed by the station
     Column("count", Big, nullable=False),  # of the entries up to there that ever were
     Column("at_ms", Big, nullable=False),
     Column("signature", LargeBinary, nullable=False),
+)
+
+deleted_alarms = Table(  # by `retain`: one that comes again is no new one
+    "deleted_alarms",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("boot", Big, primary_key=True, autoincrement=False),
+    Column("seq", Big, primary_key=True, autoincrement=False),
+)
+
+deleted_events = Table(
+    "deleted_events",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("boot", Big, primary_key=True, autoincrement=False),
+    Column("seq", Big, nullable=False),  # of the newest one
 )
 
 incidents = Table(
