@@ -5,6 +5,7 @@ Everything that the two say differently stands here, and what their errors mean:
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 import threading
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from sqlalchemy import Engine, create_engine, event, inspect, select, text
+from sqlalchemy import Engine, UpdateBase, create_engine, event, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, SQLAlchemyError, StatementError
 from sqlalchemy.pool import NullPool, QueuePool
@@ -114,8 +115,23 @@ def open_database(where: Path | str, *, writes: bool, create: bool = True) -> En
     create: whether a missing file is made; one that reads never does.
     """
     options: dict[str, Any] = {"poolclass": NullPool} if writes else {"poolclass": QueuePool, "pool_size": 4}
-    if isinstance(where, str):
-        return _open_postgresql(where, options, writes=writes)
+    engine = (
+        _open_postgresql(where, options, writes=writes)
+        if isinstance(where, str)
+        else _open_sqlite(where, options, writes=writes, create=create)
+    )
+    if writes:
+
+        @event.listens_for(engine, "before_execute")
+        def _note(connection: Connection, statement: object, *_: object) -> None:
+            if isinstance(statement, UpdateBase) and statement.table in schema.REGISTRY:
+                row = {"key": schema.REGISTRY_WRITTEN, "value": secrets.token_hex(8)}
+                upsert(connection, schema.station, row, ["key"])
+
+    return engine
+
+
+def _open_sqlite(where: Path, options: Mapping[str, Any], *, writes: bool, create: bool) -> Engine:
     mode = "rwc" if writes and create else "rw"
     engine = create_engine(
         f"sqlite:///file:{quote(str(where.absolute()))}?mode={mode}&uri=true",

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, bindparam, func, insert, or_, select,
 from firmware import wire
 from gateway import database, schema
 from gateway.desk import State
-from gateway.rows import Entry, Owed, named
+from gateway.rows import Entry, Owed, head, named
 from gateway.vocabulary import STAGES, STATES
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 AT_ONCE = 20_000  # positions: an alarm waits for no more
+OWED_SINCE = "owed since"  # of the table `station`, and a parent's name
 
 
 class Deliveries:
@@ -24,6 +25,16 @@ class Deliveries:
 
     readers: Engine
     parents: tuple[str, ...]
+
+    def begin_owing(self, connection: Connection) -> None:
+        """Writes down from where on each parent gets entries, the first time it is among the settings."""
+        table = schema.deliveries.c
+        for parent in self.parents:
+            if owed_since(connection, parent) is None:
+                first = connection.execute(select(func.min(table.entry)).where(table.parent == parent)).scalar()
+                after = head(connection)[0] if first is None else first - 1
+                row = {"key": f"{OWED_SINCE} {parent}", "value": str(after)}
+                database.upsert(connection, schema.station, row, ["key"])
 
     def owe(self, connection: Connection, number: int, entry: Entry) -> None:
         """Every parent is to get the entry at position `number`, within its transaction."""
@@ -141,6 +152,12 @@ class Deliveries:
             )
             for row in rows
         ]
+
+
+def owed_since(connection: Connection, parent: str) -> int | None:
+    """The position after which a parent gets every entry; None: it was never a parent of a station that ran."""
+    said = database.kept(connection, f"{OWED_SINCE} {parent}")
+    return None if said is None else int(said)
 
 
 _DELIVERED = (

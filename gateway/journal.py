@@ -140,6 +140,8 @@ class Journal(Deliveries, Latest):
                     self.mark = head(connection)
             except DBAPIError as error:
                 self.report(error)
+        if self.parents:
+            self.later(self.begin_owing)
         self._thread.start()
 
     def stop(self) -> None:

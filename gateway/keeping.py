@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from firmware import wire
 from gateway import database, dates, deleted, maintenance, registry_log, schema, sitebook
 from gateway.chain import HASHED, Checkpoint, Finding, Verifier, written_down
+from gateway.deliveries import owed_since
 from gateway.desk import State, StorageError
 from gateway.registry_log import Told
 from gateway.rows import RECORD, Entry, head, incident, own_entry, seal
@@ -420,7 +421,7 @@ def rebuild(connection: Connection, station: str, parents: Sequence[str], advanc
     """Derives incidents, steps, deliveries and the registry from the journal, within the caller's transaction.
 
     What a parent receipted stands in its receipts only: a delivery that is there stays, one that is missing is made as
-    not receipted, and the parent is asked again.
+    not receipted, and the parent is asked again. Of what is from before it was one, a parent gets nothing.
     """
     connection.execute(delete(schema.steps))
     connection.execute(delete(schema.incidents))
@@ -429,6 +430,7 @@ def rebuild(connection: Connection, station: str, parents: Sequence[str], advanc
     of_sites: list[Told] = []
     counts = {"entries": 0, "incidents": 0, "steps": 0}
     after = 0
+    since = {parent: owed_since(connection, parent) or 0 for parent in parents}
     statement = select(*_COLUMNS).order_by(_J.id).limit(CHUNK)
     while rows := connection.execute(statement.where(_J.id > after)).all():
         after = rows[-1].id
@@ -454,7 +456,7 @@ def rebuild(connection: Connection, station: str, parents: Sequence[str], advanc
                 of_sites.append((message[wire.SUBJECT], message[wire.DETAIL]))
                 if row.kind == RECORD:  # `retain` journaled it again: parents have it
                     continue
-            for parent in parents:
+            for parent in (one for one in parents if row.id > since[one]):
                 due = {"entry": row.id, "parent": parent, "kind": message[wire.KIND]}
                 connection.execute(database.insert(connection, schema.deliveries).on_conflict_do_nothing(), due)
         counts["entries"] += len(rows)

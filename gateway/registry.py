@@ -55,11 +55,12 @@ class Registry:
         self._children: dict[str, Enrolled] = {}
         self._sites: dict[str, Site] = {}
         self._version: str | None = None
+        self._written: str | None = None
         self._watch = readers.connect()
         self.refresh()
 
     def refresh(self) -> bool:
-        """Reads the tables again if any other connection wrote to the database. True: something was read."""
+        """Reads the tables again if any other connection wrote to them. True: something was read."""
         with self._lock:
             try:
                 version = database.version(self._watch)
@@ -68,9 +69,13 @@ class Registry:
             if version == self._version:
                 return False
             with self._readers.connect() as connection:
+                written = database.kept(connection, schema.REGISTRY_WRITTEN)
+                if self._version is not None and written == self._written:
+                    self._version = version
+                    return False
                 rows = connection.execute(entries.EVERYONE).mappings().all()
                 sites = {site.id: site for site in sitebook.every(connection)}
-            self._version = version
+            self._version, self._written = version, written
             children = {}
             for row in rows:
                 place = None

@@ -71,6 +71,24 @@ def test_everything_that_the_journal_tells_is_derived_from_it_again_table_by_tab
     }
 
 
+def test_a_parent_that_came_later_gets_nothing_of_the_past_from_a_rebuilding(lived: Lived) -> None:
+    point = lived.world.hq_message_point.hex()
+    with open(lived.config, "a", encoding="utf-8") as file:
+        file.write(f'[[parents]]\nid = "ministry"\naddress = "localhost"\nmessage_key = "{point}"\n')
+    before = max(row["id"] for row in lived.rows(schema.journal, "id"))
+    journal = Journal(lived.settings.store, ["sindh", "rangers", "ministry"], lived.sealer)
+    journal.start()
+    journal.now(lambda connection: journal.keep(connection, entry(77)))
+    journal.stop()
+    owed = lived.rows(schema.deliveries, "entry", "parent")
+    assert {row["entry"] for row in owed if row["parent"] == "ministry"} == {before + 1}
+    lived.do(wipe)
+    assert lived.run("rebuild").exit_code == 0
+    again = lived.rows(schema.deliveries, "entry", "parent")
+    assert again == owed
+    assert len(again) > 3
+
+
 def _numbered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Steps are numbered as the database likes; what counts is their order."""
     return [{**row, "id": number} if "incident" in row else row for number, row in enumerate(rows)]
