@@ -15,7 +15,19 @@ from sqlalchemy.exc import DBAPIError
 
 from firmware.wire import is_id
 from gateway import broker as broker_room
-from gateway import database, enrolment, journal_cli, keys, keys_cli, schema, shell, site_cli, technicians, update_cli
+from gateway import (
+    database,
+    enrolment,
+    journal_cli,
+    keys,
+    keys_cli,
+    salvage,
+    schema,
+    shell,
+    site_cli,
+    technicians,
+    update_cli,
+)
 from gateway.desk import MaintenanceRefusedError, StorageError
 from gateway.journal import EX_IOERR
 from gateway.registry import password_hash
@@ -63,12 +75,16 @@ def station(
     if log_format not in {None, *logs.FORMATS}:
         raise _fail("--log-format is text or json")
     logs.begin(log_format)
+    settings = _settings(config)
     try:
-        status = Station(_settings(config)).run()
+        status = Station(settings).run()
     except keys.KeyFileError as error:
         raise _fail(str(error)) from error
-    except StorageError as error:
-        logging.getLogger(__name__).critical("%s", error)
+    except (StorageError, DBAPIError) as error:
+        told = database.refusal(error) if isinstance(error, DBAPIError) else error
+        logging.getLogger(__name__).critical("%s", told)
+        if isinstance(told, database.DamagedError):
+            salvage.mark(settings, told.why)
         raise typer.Exit(EX_IOERR) from error
     raise typer.Exit(status)
 

@@ -63,6 +63,14 @@ class Trouble:
     passes: bool
 
 
+class DamagedError(StorageError):
+    """The database is damaged. why: how that was noticed."""
+
+    def __init__(self, told: str, why: str) -> None:
+        super().__init__(told)
+        self.why = why
+
+
 def trouble(error: BaseException) -> Trouble | None:
     """What an error of the database means; None: it is no trouble of the storage but a fault of the program."""
     if isinstance(error, SQLAlchemyError) and not isinstance(error, DBAPIError):
@@ -187,10 +195,15 @@ def prepare(where: Path | str) -> None:
             finally:
                 engine.dispose()
     except (DBAPIError, OSError) as error:
-        found = trouble(error)
-        if found is None:
-            raise
-        raise StorageError(advice(found)) from error
+        raise refusal(error) from error
+
+
+def refusal(error: DBAPIError | OSError) -> StorageError:
+    """What to raise instead, with what to do. Raises `error` itself if it is a fault of the program."""
+    found = trouble(error)
+    if found is None:
+        raise error
+    return StorageError(advice(found)) if found.passes else DamagedError(advice(found), found.why)
 
 
 def advice(found: Trouble) -> str:

@@ -119,6 +119,7 @@ class Journal(Deliveries, Latest):
         self.trouble: Trouble | None = None
         self.on_trouble: Callable[[str], None] = lambda _: None
         self.on_recovered: Callable[[str, float], None] = lambda _why, _lasted_s: None
+        self.on_damage: Callable[[str], None] = lambda _: None  # before it ends the station
         self.on_checkpoint: Callable[[Checkpoint], None] = lambda _: None
         self._sealer = sealer
         self._own = sealer.station if sealer else own
@@ -303,6 +304,8 @@ class Journal(Deliveries, Latest):
         found = database.trouble(error)
         told = database.advice(found) if found else "the journal can't be written"
         logger.critical("%s: stopping, so that nobody is promised anything", told, exc_info=None if found else error)
+        if found and not found.passes:
+            self.on_damage(found.why)
         os._exit(EX_IOERR)
 
     def _take(self) -> list[_Job] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import logging
@@ -17,7 +18,7 @@ import uvicorn
 from sqlalchemy.exc import DBAPIError
 
 from firmware import wire
-from gateway import entries, keys, link, logs, sealing
+from gateway import entries, keys, link, logs, salvage, sealing
 from gateway.chain import Checkpoint, Sealer
 from gateway.clock import monotonic_ms, utc_ms
 from gateway.clockwatch import ClockWatch
@@ -73,11 +74,13 @@ class Station:
         self.notices = NoticeBoard()
         self.refusals = Refusals()
         self.metrics = Metrics()
+        salvage.recover(settings)
         self.journal = Journal(
             settings.store,
             [parent.id for parent in settings.parents],
             Sealer(settings.station, identity_key, settings.checkpoints),
         )
+        self.journal.on_damage = functools.partial(salvage.mark, settings)
         self.journal.measured = self.metrics.journal_commit.observe
         self.registry = Registry(self.journal.readers, settings.station, message_key)
         self.exchange = Exchange(

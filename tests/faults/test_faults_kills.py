@@ -74,7 +74,7 @@ def test_no_light_is_green_while_headquarters_is_dead() -> None:
             since = len(button.said)
             button.press()
             button.wait_for(lambda said: said.get("stage") == 1, 10, since)
-            assert button.light == "at_gateway"
+            button.wait_for(lambda said: said.get("light") == "at_gateway", 10, since)
         assert set(drill.rows()) == frozen
         world.processes["station hq"].start()
         drill.settle()

@@ -201,7 +201,7 @@ def test_while_a_disk_is_read_only_who_asks_is_refused_and_the_rest_is_kept_once
         journal.now(lambda connection: None)
     journal.put(entry(3), kept.append)
     wait_until(lambda: len(connected) == 5, 10, "it is tried again and again")
-    wait_until(lambda: journal.backlog == 6, 10, "each waits once")
+    wait_until(lambda: journal.backlog == 7, 10, "each waits once")
     assert kept == []
     read_only.clear()
     wait_until(lambda: len(kept) == 5, 10, "all of it is committed")
