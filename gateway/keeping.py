@@ -275,7 +275,11 @@ def restore(source: Path, target: Path, checkpoints_file: Path, advance: Callabl
         raise StorageError(f"{told}; nothing was changed")
     aside = []
     moment = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    for old in (target, *(target.with_name(target.name + end) for end in ("-wal", "-shm", ".damaged")), checkpoints_file):
+    for old in (
+        target,
+        *(target.with_name(target.name + end) for end in ("-wal", "-shm", ".damaged")),
+        checkpoints_file,
+    ):
         if old.exists():
             aside.append(old.with_name(f"{old.name}.before-{moment}"))
             old.replace(aside[-1])
