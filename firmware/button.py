@@ -327,6 +327,7 @@ class Button:
             storage_failed=self.storage_failed,
             wanted=self.update.wanted() if self.update else None,
             testing=self._testing_told(),
+            answered=self._answered_beat[0][1] if self._answered_beat else None,
         )
         self._beaten += 1
         if self._publish("heartbeat", message, 0):

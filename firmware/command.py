@@ -1,13 +1,15 @@
 """Commands of headquarters: which are believed, what they ask for, and how they are answered.
 
-A command counts only if headquarters sealed it for this button, and only if its number is greater than that of the
-last one of its code, which is in flash: whoever kept an old one can't play it again, also after a power cut. Until
+A command counts only if headquarters sealed it for this button, upon a heartbeat of late, which nobody can keep it from
+becoming an old one; and only if its number is greater than that of the last one of its code, which is in flash: whoever
+kept one can't play it later, nor again, also after a power cut. Until
 headquarters has the answer it repeats the command, and a repeat changes nothing. The answer is an event, so it arrives.
 """
 
 from firmware import configuration, settings, testing, wire
 
 IDENTIFY_MS = 10_000
+FRESH_MS = 90_000  # headquarters gets a heartbeat of every button about once a minute
 LONGEST_ANSWER = 200  # letters
 
 _NAMES = {
@@ -75,7 +77,16 @@ class Commands:
             if self._button.update and self._button.update.piece(message.get(wire.DETAIL)):
                 self._button.beat()
             return
-        until_ms = self._granted_until_ms(message.get(wire.DETAIL)) if code == wire.TEST_MODE else 0
+        beat = tuple(message.get(wire.UPON, (0, 0)))
+        sent_ms = self._button.beat_sent_ms(beat)
+        if (
+            0 < beat[0] < self._button.outbox.boot
+        ):  # of before a restart: what it needs still comes again upon a newer one
+            self._button.board.tell("late", _NAMES.get(code, code), number=list(number))
+            return
+        if sent_ms is None or self._button.clock.ms() - sent_ms > FRESH_MS:
+            raise wire.WireError("the command is not upon a heartbeat of late: it was kept on its way")
+        for_s = self._granted_s(message.get(wire.DETAIL)) if code == wire.TEST_MODE else 0
         again = self._last(code)[0] == number  # it was cut short by a restart
         if not self._is_to_do(number, code):
             return
@@ -94,7 +105,7 @@ class Commands:
         elif code == wire.UPDATE:
             self._update(number, message.get(wire.DETAIL))
         elif code == wire.TEST_MODE:
-            self._grant(number, until_ms)
+            self._grant(number, sent_ms + 1000 * for_s)
         elif code == wire.TEST_OVER:
             self._button.testing.end()
             self._button.tend_testing()
@@ -178,18 +189,13 @@ class Commands:
         else:
             self.answer(False, number, wire.IDENTIFY, "an alarm is open, and its lamp shows nothing else meanwhile")
 
-    def _granted_until_ms(self, detail) -> int:
-        """When a grant of test mode ends. Raises WireError for one that was under way too long, and takes no note of it."""
+    def _granted_s(self, detail) -> int:
+        """For how long test mode is granted. Raises WireError for what can't be, and takes no note of it."""
         fields = wire.decode(detail) if isinstance(detail, bytes) else None
-        if not isinstance(fields, dict):
-            raise wire.WireError("the grant of test mode says nothing")
-        for_s, beat = fields.get(wire.TEST_FOR_S), (fields.get(wire.TEST_BOOT), fields.get(wire.TEST_SEQ))
+        for_s = fields.get(wire.TEST_FOR_S) if isinstance(fields, dict) else None
         if not isinstance(for_s, int) or not 0 < for_s <= testing.LONGEST_S:
             raise wire.WireError("test mode is granted for %d s at most" % testing.LONGEST_S)
-        sent_ms = self._button.beat_sent_ms(beat)
-        if sent_ms is None or self._button.clock.ms() - sent_ms > testing.FRESH_MS:
-            raise wire.WireError("the grant of test mode is not upon a heartbeat of late")
-        return sent_ms + 1000 * for_s
+        return for_s
 
     def _grant(self, number: tuple, until_ms: int) -> None:
         now_ms = self._button.clock.ms()

@@ -34,7 +34,7 @@ def heartbeat(number: tuple, loops: loop.Loops, **health) -> dict:
 
     health: uptime_ms, battery_mv, mains, reset, firmware, pending, shown, delay_ms, reconnects, refused; rssi if a
     radio carries the session; path and spare on a board with more than one path; testing
-    while presses are or may become tests; wanted if pieces of an update are.
+    while presses are or may become tests; wanted if pieces of an update are; answered once one of this start was.
     """
     message = {
         wire.KIND: wire.HEARTBEAT,
@@ -62,6 +62,7 @@ def heartbeat(number: tuple, loops: loop.Loops, **health) -> dict:
         (wire.SPARE, "spare"),
         (wire.TESTING, "testing"),
         (wire.WANTED, "wanted"),
+        (wire.ANSWERED, "answered"),
     )
     for field, name in seldom:
         if health.get(name) is not None:

@@ -9,7 +9,6 @@ presses in need, however often, has raised an alarm that somebody at headquarter
 PRESSES = 5
 PATTERN_MS = 10_000
 LONGEST_S = 3600
-FRESH_MS = 40_000  # a grant names a heartbeat that is no older, so that nobody can keep one for later
 
 ALARM = 0
 JOINS = 1  # a press of the pattern: it belongs to the alarm that the first one raised

@@ -68,6 +68,8 @@ SPARE = 49  # how its other one is
 TESTING = 50  # 1: presses may become tests; 2: they are
 MARK = 51  # of a parent's journal: what it holds, in its answer to a station; that again, in a heartbeat, as a question
 KNOWN = 52  # in an answer to a station: [… the MARK asked for, whether the journal holds it: gateway/marks.py]
+ANSWERED = 53  # in a heartbeat: seq of the newest one of the same start that headquarters answered
+UPON = 54  # of a command: [boot, seq] of a heartbeat of late, so that nobody can keep one for later
 
 # KIND
 ALARM = 1
@@ -156,7 +158,7 @@ CONFIGURE = 5
 UPDATE = 6
 PIECE = 7  # of an update, as an answer to a heartbeat's WANTED: never answered, and not numbered
 RENEW = 16
-TEST_MODE = 17  # DETAIL: see TEST_FOR_S; for how long presses may become tests
+TEST_MODE = 17  # DETAIL: {TEST_FOR_S: …}; for how long presses may become tests
 TEST_OVER = 18
 
 # Entries of DETAIL of COMMAND_DONE and COMMAND_FAILED: which command, and a sentence
@@ -167,10 +169,7 @@ ANSWER_TEXT = 5
 PIECE_BYTES = 768  # of an update in one message: with the longest ids an envelope still holds it
 PIECES = 4  # of them for one heartbeat
 
-# Entries of DETAIL of TEST_MODE: for how many seconds, and (boot, seq) of the heartbeat that it was sent upon
-TEST_FOR_S = 0
-TEST_BOOT = 1
-TEST_SEQ = 2
+TEST_FOR_S = 0  # entry of DETAIL of TEST_MODE: for how many seconds from the heartbeat on that it was sent upon
 
 # LOOP, as a heartbeat states it
 LOOP_AT_REST = 0
@@ -566,6 +565,7 @@ _BOUND = {
     PATH: 255,
     SPARE: 255,
     TESTING: 255,
+    ANSWERED: _UINT32,
 }
 _TYPE = {
     SUBJECT: str,
@@ -582,6 +582,7 @@ _TYPE = {
     MARK: list,
     KNOWN: list,
     WANTED: list,
+    UPON: list,
 }
 
 
@@ -622,6 +623,8 @@ def check(message: dict) -> None:
         digest = message[DIGEST]
         if len(digest) != 2 or not _is_number(digest[0], _UINT32) or not _are_named(digest[1], 255):
             raise WireError("the digest is not [number, [[child, state], ...]]")
+    if UPON in message and not (len(message[UPON]) == 2 and all([_is_number(n, _UINT32) for n in message[UPON]])):
+        raise WireError("a command is not upon [boot, seq]")
     if WANTED in message and not _is_wanted(message[WANTED]):
         raise WireError("what is wanted is not [8 bytes, offset]")
     if MAINTAINED in message and not _are_named(message[MAINTAINED], _UINT32):

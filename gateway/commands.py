@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.journal import Journal
     from gateway.registry import Registry
 
+FRESH_MS = 75_000  # a button takes one upon a heartbeat that it sent 90 s ago at most
 AGAIN_MS = 8_000  # a repeat goes no sooner after the one before, and only to a child that is heard
 LASTS_S = {
     wire.IDENTIFY: 600,
@@ -115,17 +116,15 @@ class Outstanding:
         if one:
             self.drop(child, one.number)
 
-    def due(self, child: str, now_ms: int, utc_ms: int, *, upon_beat: bool = True) -> list[Waiting]:
-        """What to send to a child now; it counts as sent. upon_beat: its own heartbeat is at hand, which some need."""
+    def due(self, child: str, now_ms: int, utc_ms: int) -> list[Waiting]:
+        """What to send to a child now; it counts as sent."""
         if child not in self._by_child:  # the usual case, of every heartbeat
             return []
         with self._lock:
             found = [
                 one
                 for one in self._by_child.get(child, {}).values()
-                if utc_ms < one.expires_at_ms
-                and (upon_beat or one.code != wire.TEST_MODE)
-                and (one.sent_ms is None or now_ms - one.sent_ms >= AGAIN_MS)
+                if utc_ms < one.expires_at_ms and (one.sent_ms is None or now_ms - one.sent_ms >= AGAIN_MS)
             ]
             for one in found:
                 one.sent_ms = now_ms
@@ -242,13 +241,13 @@ class Commands:
             last = connection.execute(select(_T.boot, _T.seq).order_by(_T.boot.desc(), _T.seq.desc()).limit(1)).first()
         return by_clock if last is None or by_clock > (last.boot, last.seq) else (last.boot, last.seq + 1)
 
-    def heard(self, child: str, now_ms: int, utc_ms: int, beat: tuple[int, int] | None = None) -> None:
-        """A child is heard: what it has not answered is sent again. now_ms: monotonic. beat: (boot, seq) of its own heartbeat.
+    def heard(self, child: str, beat: tuple[int, int], age_ms: int, now_ms: int, utc_ms: int) -> None:
+        """A child is heard: what it has not answered is sent again. now_ms: monotonic.
 
-        A grant of test mode goes only upon such a heartbeat and names it, with the seconds that are left, so that a station in between
-        can't keep it for later.
+        beat: (boot, seq) of its own newest heartbeat, which came `age_ms` ago; upon this one it is sent, so that a
+        station in between can't keep it for later.
         """
-        for one in self._outstanding.due(child, now_ms, utc_ms, upon_beat=beat is not None):
+        for one in self._outstanding.due(child, now_ms, utc_ms) if age_ms <= FRESH_MS else ():
             key = self._registry.key_of(child)
             if key is None:  # retired since
                 return
@@ -258,13 +257,13 @@ class Commands:
                 wire.SEQ: one.number[1],
                 wire.CODE: one.code,
                 wire.DEVICE: child,
+                wire.UPON: list(beat),
             }
             if one.detail is not None:
                 message[wire.DETAIL] = one.detail
-            if one.code == wire.TEST_MODE and beat:
-                left_s = max(1, (one.expires_at_ms - utc_ms) // 1000)
-                detail = {wire.TEST_FOR_S: left_s, wire.TEST_BOOT: beat[0], wire.TEST_SEQ: beat[1]}
-                message[wire.DETAIL] = wire.encode(detail)
+            if one.code == wire.TEST_MODE:
+                left_s = (one.expires_at_ms - utc_ms + age_ms) // 1000
+                message[wire.DETAIL] = wire.encode({wire.TEST_FOR_S: min(max(1, left_s), testing.LONGEST_S)})
             self._send(child, wire.seal(message, self._station, key))
 
     def answered(self, connection: Connection, child: str, message: dict[int, Any], now_ms: int) -> None:

@@ -297,6 +297,8 @@ class Exchange(Voice):
                 now,
                 arrival.child if arrival.framed else None,
                 message.get(wire.RSSI),
+                message.get(wire.ANSWERED),
+                proves=self._hq and not arrival.vouched and not self._registry.is_station(source),
             )
             if verdict is Verdict.FRESH:
                 afresh = self.supervision.is_afresh(source)
@@ -304,6 +306,9 @@ class Exchange(Voice):
                 afresh |= arrival.framed  # the station below chose it; of what it chose, none must be left out
                 if digest is not None:
                     alive = self.supervision.digested(source, dict(digest[1]), unnamed=digest[0], now_ms=now)
+        if verdict is Verdict.UNPROVEN:  # the answer to it is what the next one can name
+            self._answer(arrival, now)
+            return
         if verdict is not Verdict.FRESH:
             self.refuse(source, verdict.value, payload)
             return
@@ -330,8 +335,7 @@ class Exchange(Voice):
         self._answer(arrival, now)
         if self._hq:
             for child in (source, *alive):
-                beat = arrival.identity[1:] if child == source else None
-                self.commands.heard(child, now, self.clock.utc_ms(), beat)
+                self._command_again(child)
             if wire.WANTED in message:
                 self.wanted(source, message)
         for shown_boot, shown_seq, stage in message.get(wire.SHOWN, []) if self._hq else []:
@@ -347,10 +351,14 @@ class Exchange(Voice):
         if arrival.vouched:  # its key is its own headquarters'
             return
         if self._journal.stuck:  # a press could not be kept: nobody is told that all is well
+            with self.watch_lock:
+                self.supervision.lenient(now)
             return
         if not (station or arrival.framed) and now - self._answered.get(source, -ANSWER_MS) < ANSWER_MS:
             return
         self._answered[source] = now
+        with self.watch_lock:
+            self.supervision.answered(source, *arrival.identity[1:], now)
         more = None
         if station:
             more = self._maintained_at(source) | self._elsewhere(source, arrival.message, now)
@@ -543,18 +551,27 @@ class Exchange(Voice):
     ) -> int:
         """Gives a child a command and sends it; see Commands.give."""
         number = self.commands.give(child, code, by, self.clock.utc_ms(), network, lasts_s, changes)
-        self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
+        self._command_again(child)
         return number
+
+    def _command_again(self, child: str) -> None:
+        """A child was heard, or something was given for it: sends what it has not answered, upon its newest heartbeat."""
+        now = self.clock.monotonic_ms()
+        with self.watch_lock:
+            watched = self.supervision.children.get(child)
+            beat, came_ms = (watched.identity, watched.beat_ms) if watched else ((0, 0), None)
+        if came_ms is not None:
+            self.commands.heard(child, beat, now - came_ms, now, self.clock.utc_ms())
 
     def renew(self, child: str, certificate: bytes, until: str, by: str) -> None:
         """Sends a button a certificate, in DER; see Commands.give."""
         self.commands.give(child, wire.RENEW, by, self.clock.utc_ms(), None, None, brings=(until, certificate))
-        self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
+        self._command_again(child)
 
     def offer_update(self, child: str, version: str, offer: bytes, by: str) -> None:
         """Offers a button a release; see Commands.give."""
         self.commands.give(child, wire.UPDATE, by, self.clock.utc_ms(), None, None, brings=(version, offer))
-        self.commands.heard(child, self.clock.monotonic_ms(), self.clock.utc_ms())
+        self._command_again(child)
 
     def _send_command(self, child: str, payload: bytes) -> None:
         self.send_down(f"tocsin/1/{self._route(child)}/command", payload)

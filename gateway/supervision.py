@@ -28,6 +28,9 @@ ROUGH_FOR_MS = 600_000  # for so long after it
 ROUGH_DEADLINE_MS = 18_000  # such a child may be silent: a heartbeat, the time to give up a link, and a new connection
 LAST_CALL_MS = 18_500  # silence that is told however many others may join it: headquarters has to know within 20 s
 SIGNED_MS = 75_000  # one signed heartbeat a minute comes verbatim; 15 s for one that got lost and its repetition
+SINCE_MS = 50_000  # of the answer that it names a signed heartbeat proves so much: the usual time between two of them
+LENIENT_MS = 90_000  # after a time in which this station gave no answers that heartbeats could name
+ANSWERS = 4  # of a child's heartbeats, kept: it names the newest one that it got
 BEAT_MS = 5_500  # between two heartbeats
 GATHER_MS = 4_000  # so long an event waits for others that are late already, to tell of all of them at once
 MANY, FEWEST = 5, 3  # so many at once are one event; or half of all, if that is this many
@@ -44,6 +47,7 @@ class Verdict(Enum):
     FRESH = "fresh"
     REPEATED = "an old heartbeat was sent again"
     HELD_UP = "a heartbeat was held up on its way"
+    UNPROVEN = "a heartbeat that may have been recorded: it names no answer of late"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,8 @@ class Watched:
     id: str
     station: bool
     last_ms: int | None = None  # of its newest sign of life; None: not heard of since this station knows it
-    signed_ms: int = 0  # of its own newest heartbeat
+    signed_ms: int = 0  # until when its own heartbeats prove that it lived
+    beat_ms: int | None = None  # when its own newest one came
     identity: tuple[int, int] = (0, 0)
     via: str | None = None
     session: tuple[int, int] = (0, 0)  # of its newest presence
@@ -90,6 +95,7 @@ class Watched:
     base: tuple[int, float, int] | None = None  # boot, least (arrival - uptime), when that was
     rough_until_ms: int = 0  # its link loses packets, as far as its heartbeats show
     rssi: deque[int] = field(default_factory=lambda: deque(maxlen=RSSI_KEPT))
+    answers: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=ANSWERS))  # boot, seq, when
 
     @property
     def faded(self) -> bool:
@@ -118,6 +124,7 @@ class Supervision:
     maintained: dict[str, int] = field(default_factory=dict)  # whose silence is no event, until when
     _behind: defaultdict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     _returning: list[_Lost] = field(default_factory=list)
+    _lenient_until_ms: int = 0
     _rough_until_ms: int = 0  # the network that this station's own buttons share, as far as the heartbeats of any show
 
     # ------------------------------------------------------------------------------------ who is expected
@@ -129,6 +136,7 @@ class Supervision:
         if identity is not None and watched.last_ms is None:
             watched.last_ms = watched.signed_ms = now_ms
             watched.identity = identity
+            self.lenient(now_ms)  # it names an answer that an earlier run gave
 
     def remember(self, child: str, *, via: str | None, reported: bool) -> None:
         """What the last run knew of a child that is expected."""
@@ -156,6 +164,7 @@ class Supervision:
                 watched.gone_ms += late_ms
             if watched.base is not None:
                 watched.base = (watched.base[0], watched.base[1] + late_ms, watched.base[2] + late_ms)
+        self.lenient(now_ms)
 
     # ------------------------------------------------------------------------------------ what is heard
 
@@ -168,8 +177,15 @@ class Supervision:
         now_ms: int,
         via: str | None = None,
         rssi: int | None = None,
+        answered: int | None = None,
+        *,
+        proves: bool = False,
     ) -> Verdict:
-        """A verified heartbeat of the child's own. Only a FRESH one shows that the child can deliver now."""
+        """A verified heartbeat of the child's own. Only a FRESH one shows that the child can deliver now.
+
+        answered: seq of the newest heartbeat of the same start that this station answered, as the child says. proves:
+        whether the child must say so, as a button whose headquarters this is, behind a station that may have recorded it.
+        """
         watched = self.children.setdefault(child, Watched(child, station=False))
         if (boot, seq) <= watched.identity:
             return Verdict.REPEATED
@@ -189,7 +205,12 @@ class Supervision:
                     self._rough_until_ms = watched.rough_until_ms
                 if via and via in self.children:  # it came over that station's link, too
                     self.children[via].rough_until_ms = watched.rough_until_ms
-        watched.last_ms = watched.signed_ms = now_ms
+        watched.beat_ms = now_ms
+        proven_ms = self._proven_ms(watched, boot, answered, now_ms) if via and proves else now_ms
+        if proven_ms is None and (watched.reported or watched.last_ms is None):
+            return Verdict.UNPROVEN
+        watched.last_ms = now_ms
+        watched.signed_ms = max(watched.signed_ms, proven_ms or 0)
         watched.gone_ms = watched.said = None
         watched.uncertain = False
         self._move(watched, via)
@@ -201,6 +222,25 @@ class Supervision:
         else:
             watched.rssi.append(rssi)
         return Verdict.FRESH
+
+    def answered(self, child: str, boot: int, seq: int, now_ms: int) -> None:
+        """This station answers a heartbeat of the child's: whoever names that answer lived after it."""
+        watched = self.children.get(child)
+        if watched:
+            watched.answers.append((boot, seq, now_ms))
+
+    def lenient(self, now_ms: int) -> None:
+        """This station gives no answers now, or gave none: so none can be asked of its children for a while."""
+        self._lenient_until_ms = max(self._lenient_until_ms, now_ms + LENIENT_MS)
+
+    def _proven_ms(self, watched: Watched, boot: int, answered: int | None, now_ms: int) -> int | None:
+        """Up to when a heartbeat proves that the child lived; None: it proves nothing of now."""
+        if now_ms < self._lenient_until_ms:
+            return now_ms
+        for known_boot, seq, at_ms in watched.answers:
+            if (known_boot, seq) == (boot, answered):
+                return min(now_ms, at_ms + SINCE_MS) if now_ms - at_ms <= SINCE_MS + self.signed_ms else None
+        return None
 
     def _move(self, watched: Watched, via: str | None) -> None:
         if watched.via != via:

@@ -76,7 +76,7 @@ class Uplink:
         self._on_link = on_link
         self._on_fault = on_fault
         self._outgoing = Outgoing()
-        self._passing = Passing()
+        self._passing = Passing(answers=parent.id == settings.headquarters)
         self._lock = threading.RLock()
         self._bell = threading.Event()  # there may be something to do
         self._stopping = False
@@ -342,7 +342,6 @@ class Uplink:
                 self._outgoing.reconnected()  # it is back: what waits need not wait for its turn
             for receipt, _ in found:
                 identity = Identity(receipt[wire.DEVICE], receipt[wire.BOOT], receipt[wire.SEQ])
-                self._passing.answered(receipt[wire.DEVICE], (receipt[wire.BOOT], receipt[wire.SEQ]))
                 self._outgoing.receipted(identity, now)
         self._bell.set()
         self._on_receipts(self.parent.id, found)

@@ -68,6 +68,7 @@ class Gateway(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._began_ms = monotonic_ms() - AGO_MS
         self._beats = dict.fromkeys(self.members, 0)
+        self._answered: dict[str, int] = {}  # seq of the newest heartbeat of each that headquarters answered
 
     # ----------------------------------------------------------------------------------------- the link
 
@@ -101,7 +102,7 @@ class Gateway(asyncio.Protocol):
         if wire.MARK in receipt:
             self._asked = {wire.MARK: receipt[wire.MARK]}
         if receipt[wire.DEVICE] in self.members:
-            self._passing.answered(receipt[wire.DEVICE], (receipt[wire.BOOT], receipt[wire.SEQ]))
+            self._answered[receipt[wire.DEVICE]] = receipt[wire.SEQ]
 
     def wire_octets(self) -> int:
         """Octets of its connection so far, both ways, IP headers included."""
@@ -124,7 +125,7 @@ class Gateway(asyncio.Protocol):
             for at_ms in range(now_ms - AGO_MS + phase_ms[name] % TURN_MS, now_ms, BEAT_MS):
                 message = self._beat(member, at_ms)
                 if self._passing.passes(name, message, at_ms, afresh=False):
-                    self._passing.answered(name, (message[wire.BOOT], message[wire.SEQ]))
+                    self._answered[name] = message[wire.SEQ]
 
     def beat(self, member: Member, now_ms: int, *, first: bool = False) -> None:
         """A heartbeat of a button came."""
@@ -136,7 +137,10 @@ class Gateway(asyncio.Protocol):
 
     def _beat(self, member: Member, now_ms: int) -> dict[int, Any]:
         self._beats[member.id] += 1
-        return beat(self._boot, self._beats[member.id], now_ms - self._began_ms)
+        message = beat(self._boot, self._beats[member.id], now_ms - self._began_ms)
+        if member.id in self._answered:
+            message[wire.ANSWERED] = self._answered[member.id]
+        return message
 
     def heartbeat(self, now_ms: int) -> None:
         """Its own heartbeat, with the digest; and at first that it is here."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firmware import configuration, indicator, wire
-from firmware.command import IDENTIFY_MS, Commands, packed, unpacked
+from firmware.command import FRESH_MS, IDENTIFY_MS, Commands, packed, unpacked
 from firmware.wifi import Known
 from gateway.commands import concealed
 from tests.firmware.test_button_conduct import KEY, Desk
@@ -49,6 +49,7 @@ class Ordered(Desk):
 
     def order(self, seq: int, code: int = wire.IDENTIFY, boot: int = 1, **other: Any) -> None:
         message = {0: wire.COMMAND, 1: boot, 2: seq, 7: code, 11: other.get("device", "b1")}
+        message[54] = list(other.get("upon") or self.newest_beat())
         if "detail" in other:
             message[9] = other["detail"]
         message[0] = other.get("kind", wire.COMMAND)
@@ -56,6 +57,16 @@ class Ordered(Desk):
             message[10] = 2
         octets = wire.seal(message, other.get("kid", "hq"), other.get("key", KEY))
         self.button.received("tocsin/1/b1/command", octets)
+
+    def newest_beat(self) -> tuple[int, int]:
+        """Its (boot, seq), not older than headquarters' would be."""
+        button = self.button
+        kept = [*([button._answered_beat] if button._answered_beat else []), *button._beats]
+        if not kept or self.now_ms - kept[-1][1] > 60_000:
+            button.beat()
+            kept = button._beats
+        number: tuple[int, int] = kept[-1][0]
+        return number
 
     def change(self, seq: int, network: tuple[str, str] = NETWORK) -> None:
         self.order(seq, wire.WIFI, detail=concealed(network, KEY, (1, seq)))
@@ -112,6 +123,30 @@ def test_headquarters_repeats_until_it_has_the_answer_and_nothing_happens_twice(
     desk.receipt_everything()
     desk.order(5)
     assert (desk.taken(), desk.button.refused) == (1, 1), "headquarters has the answer: who repeats it now?"
+
+
+def test_a_command_that_was_kept_back_counts_no_more(desk: Ordered) -> None:
+    beat = desk.newest_beat()
+    desk.now_ms += FRESH_MS
+    desk.order(5, upon=beat)
+    assert (desk.taken(), desk.button.refused) == (1, 0), "as late as can be"
+    desk.now_ms += 1
+    desk.order(6, upon=beat)
+    desk.order(7, upon=(beat[0], beat[1] + 99))
+    desk.order(8, upon=(beat[0] + 1, 1))
+    desk.order(9, upon=(0, 0))
+    assert (desk.taken(), desk.button.refused) == (1, 4)
+    desk.order(6)
+    assert desk.taken() == 2, "what was refused was not taken note of"
+
+
+def test_a_command_upon_a_heartbeat_of_before_a_restart_is_left_alone(desk: Ordered, tmp_path: Path) -> None:
+    beat = desk.newest_beat()
+    again = Ordered(tmp_path / "state")
+    again.order(5, upon=beat)
+    assert (again.taken(), again.button.refused) == (0, 0), "it was under way; headquarters sends it again"
+    again.order(5)
+    assert again.taken() == 1
 
 
 def test_an_old_command_is_refused_also_after_a_power_cut(desk: Ordered, tmp_path: Path) -> None:

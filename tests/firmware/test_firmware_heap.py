@@ -104,6 +104,8 @@ def live(place: Place, button: Button, post: Post) -> dict[int, object]:
     button.until("loop", {"A": "cut"})
     button.set(loop_a=340)
     order = {wire.KIND: wire.COMMAND, wire.BOOT: 1, wire.SEQ: 1, wire.DEVICE: post.device, wire.CODE: wire.IDENTIFY}
+    beat = post.until("heartbeat")
+    order[wire.UPON] = [beat[wire.BOOT], beat[wire.SEQ]]
     place.peer.command(post.device, wire.seal(order, "hq", post.key))
     button.until("answer")
     place.way.cut()

@@ -101,7 +101,9 @@ class Updated(Desk):
         self.send(wire.UPDATE, seq, other.get("detail", of.offer))
 
     def send(self, code: int, seq: int, detail: Any) -> None:
-        message = {0: wire.COMMAND, 1: 1, 2: seq, 7: code, 11: "b1", 9: detail}
+        if not self.button._beats:
+            self.button.beat()
+        message = {0: wire.COMMAND, 1: 1, 2: seq, 7: code, 11: "b1", 9: detail, 54: list(self.button._beats[-1][0])}
         self.button.received("tocsin/1/b1/command", wire.seal(message, "hq", MESSAGE_KEY))
 
     def wanted(self) -> list[Any] | None:

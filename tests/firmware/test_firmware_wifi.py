@@ -447,6 +447,8 @@ class Site:
                 message = wire.unseal(payload).message
                 if message[wire.KIND] in (wire.HEARTBEAT, wire.EVENT) and topic.split("/")[2] == self.post.device:
                     self.post.receipt((message[wire.BOOT], message[wire.SEQ]), wire.AT_HQ)
+                    if message[wire.KIND] == wire.HEARTBEAT:
+                        self.beat = [message[wire.BOOT], message[wire.SEQ]]
             button.drain()
             while self.seen < len(button.lines):
                 line = button.lines[self.seen]
@@ -463,8 +465,9 @@ class Site:
         number = (1, self.seq)
         detail = concealed(network, self.post.key, number)
         message = {0: wire.COMMAND, 1: 1, 2: self.seq, 7: wire.WIFI, 9: detail, 11: self.post.device}
-        payload = wire.seal(message, "hq", self.post.key)
         for _ in range(10):
+            message[54] = self.beat or [0, 0]
+            payload = wire.seal(message, "hq", self.post.key)
             self.post.peer._client.publish(f"tocsin/1/{self.post.device}/command", payload, 1)
             with contextlib.suppress(AssertionError):
                 self.answer_beats(button, "command", "wifi", 2)

@@ -80,8 +80,8 @@ class Wall:
             assert self.button.process.returncode in (slots.RESTART, -9)
             self._start()
 
-    def command(self, code: int, seq: int, detail: Any) -> None:
-        message = {0: wire.COMMAND, 1: 1, 2: seq, 7: code, 11: self.device, 9: detail}
+    def command(self, code: int, seq: int, detail: Any, upon: tuple[int, int]) -> None:
+        message = {0: wire.COMMAND, 1: 1, 2: seq, 7: code, 11: self.device, 9: detail, 54: list(upon)}
         self.post.peer.command(self.device, wire.seal(message, "hq", self.post.key))
 
     def until(self, code: int, new: Release, seq: int, half: bool = False) -> dict[int, Any]:
@@ -111,9 +111,9 @@ class Wall:
                     for n in range(wire.PIECES):
                         at = self.asked + n * wire.PIECE_BYTES
                         piece = new.octets[at : at + wire.PIECE_BYTES]
-                        self.command(wire.PIECE, 0, [new.digest[:8], at, piece])
+                        self.command(wire.PIECE, 0, [new.digest[:8], at, piece], number)
                 else:
-                    self.command(wire.UPDATE, seq, new.offer)
+                    self.command(wire.UPDATE, seq, new.offer, number)
             elif message[wire.KIND] in (wire.EVENT, wire.ALARM):
                 self.post.receipt(number, wire.AT_HQ)
                 if message[wire.KIND] == wire.EVENT and message[wire.CODE] == code:

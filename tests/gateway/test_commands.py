@@ -19,7 +19,7 @@ from demo.world import HQ, SITE, World
 from firmware import wire
 from firmware.command import unpacked
 from gateway import link, technicians
-from gateway.commands import AGAIN_MS, Commands, Outstanding, Waiting, concealed
+from gateway.commands import AGAIN_MS, FRESH_MS, Commands, Outstanding, Waiting, concealed
 from gateway.journal import Journal
 from tests.operator import Operator
 from tests.parts import PROJECT
@@ -91,7 +91,7 @@ def test_numbers_only_grow_whatever_the_clock_and_the_database_do(
         commands.remember()
         for now_ms in times_ms:
             commands.give(GATE, wire.IDENTIFY, "ayesha", now_ms, None, None)
-            commands.heard(GATE, now_ms, now_ms)
+            commands.heard(GATE, (1, 1), 0, now_ms, now_ms)
         journal.stop()
 
     hour = 3_600_000
@@ -213,8 +213,15 @@ def taken(world: World, child: str, since: int = 0) -> list[list[int]]:
     return [said["number"] for said in world.buttons[child].said[since:] if "command" in said]
 
 
+def newest_beat(world: World, child: str) -> list[int]:
+    """(boot, seq) of the newest one that headquarters wrote down."""
+    with sqlite3.connect(world.folder / HQ / "state" / "station.db") as database:
+        return list(database.execute("SELECT boot, seq FROM latest WHERE child = ?", (child,)).fetchone())
+
+
 def command(world: World, child: str, number: tuple[int, int], **other: Any) -> bytes:
     message = {0: wire.COMMAND, 1: number[0], 2: number[1], 7: wire.IDENTIFY, 11: other.get("device", child)}
+    message[54] = other.get("upon") or newest_beat(world, child)
     return wire.seal(message, other.get("kid", HQ), other.get("key", world.key_of(child)))
 
 
@@ -318,11 +325,19 @@ def test_a_technicians_presses_are_tests_once_granted_asked_for_at_the_button_an
     wait_until(lambda: testing() is None and button.light == "rest", 60, "rest again", every_s=0.2)
 
 
-def test_a_grant_of_test_mode_goes_only_upon_the_buttons_own_heartbeat() -> None:
-    outstanding = Outstanding()
-    outstanding.put("b1", Waiting(wire.TEST_MODE, (1, 3), None, 100_000))
-    assert outstanding.due("b1", 0, 0, upon_beat=False) == []
-    assert len(outstanding.due("b1", 0, 0)) == 1
+def test_a_command_goes_upon_a_heartbeat_of_late_and_a_grant_ends_when_headquarters_believes(tmp_path: Path) -> None:
+    registry: Any = SimpleNamespace(children=lambda: {GATE: SimpleNamespace(kind="button")}, key_of=lambda _: KEY)
+    sent: list[dict[int, Any]] = []
+    journal = Journal(tmp_path / "station.db", [])
+    journal.start()
+    commands = Commands(HQ, journal, registry, lambda _, payload: sent.append(wire.unseal(payload).message))
+    commands.give(GATE, wire.TEST_MODE, "ayesha", 1_000_000, None, 600)
+    commands.heard(GATE, (3, 7), FRESH_MS + 1, 0, 1_000_000)
+    assert sent == []
+    commands.heard(GATE, (3, 7), 50_000, 0, 1_100_000)
+    assert sent[0][wire.UPON] == [3, 7]
+    assert wire.decode(sent[0][wire.DETAIL]) == {wire.TEST_FOR_S: 550}, "from that heartbeat on"
+    journal.stop()
 
 
 def test_a_reboot_is_answered_by_the_next_start(world: World, hq: Headquarters) -> None:
@@ -478,11 +493,19 @@ def test_forged_and_replayed_commands_change_nothing_and_are_counted(world: Worl
         command(world, GATE, (newest[0] + 9, 1), kid=SITE),
         command(world, GATE, (newest[0] + 9, 1), device=VISA),
         wire.encode({0: wire.COMMAND, 1: newest[0] + 9, 2: 1, 7: wire.IDENTIFY, 11: GATE}),
+        command(world, GATE, (newest[0] + 9, 1), upon=[newest_beat(world, GATE)[0], 1]),
         b"rubbish",
     )
-    wait_until(lambda: sum("refused" in said for said in button.said[since:]) >= 7, 10, "seven refusals")
+    wait_until(lambda: sum("refused" in said for said in button.said[since:]) >= 8, 10, "eight refusals")
     reasons = [said["refused"] for said in button.said[since:] if "refused" in said]
-    for reason in ("answered long ago", "is older than", "MAC is wrong", f"from {SITE}", f"is for {VISA}"):
+    for reason in (
+        "answered long ago",
+        "is older than",
+        "MAC is wrong",
+        f"from {SITE}",
+        f"is for {VISA}",
+        "kept on its way",
+    ):
         assert any(reason in one for one in reasons), reasons
     assert not taken(world, GATE, since)
     assert not any(said.get("light") == "identify" for said in button.said[since:])

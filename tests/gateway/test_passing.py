@@ -22,23 +22,29 @@ class Gateway:
         self.passing = Passing()
         self.child, self.answers = child, answers
         self.now_ms = self.seq = 0
+        self.named: dict[int, int] = {}  # what the child says of answers
 
     def beat(self, *, afresh: bool = False, **changes: Any) -> bool:
         self.seq += 1
         self.now_ms += 5_000
         fields = {getattr(wire, name.upper()): value for name, value in changes.items()}
-        message = {**WELL, wire.SEQ: self.seq, wire.UPTIME: self.now_ms, wire.HEAP: self.seq, **fields}
+        message = {**WELL, wire.SEQ: self.seq, wire.UPTIME: self.now_ms, wire.HEAP: self.seq, **self.named, **fields}
         passes = self.passing.passes(self.child, message, self.now_ms, afresh=afresh)
         if passes and self.answers:
-            self.passing.answered(self.child, (message[wire.BOOT], self.seq))
+            self.named = {wire.ANSWERED: self.seq}
         return passes
+
+    def settled(self) -> Gateway:
+        """It was heard, and its next heartbeat named the answer."""
+        assert [self.beat(), self.beat(), self.beat()] == [True, self.answers, False]
+        return self
 
     def passed_at(self, beats: int, **changes: Any) -> list[int]:
         return [self.now_ms for _ in range(beats) if self.beat(**changes)]
 
 
 def test_a_child_that_is_well_goes_up_once_a_minute_at_least_and_hardly_more() -> None:
-    at = Gateway().passed_at(7_200)  # ten hours
+    at = Gateway().settled().passed_at(7_200)  # ten hours
     pauses = [b - a for a, b in zip(at, at[1:], strict=False)]
     assert max(pauses) <= 60_000
     assert min(pauses) >= PASS_MS - SPREAD_MS
@@ -62,17 +68,12 @@ def test_fifty_that_came_together_drift_apart() -> None:
     ],
 )  # fmt: skip
 def test_what_matters_goes_up_at_once(change: dict[str, Any]) -> None:
-    gateway = Gateway()
-    assert gateway.beat()
-    assert not gateway.beat()
-    assert gateway.beat(**change)
+    assert Gateway().settled().beat(**change)
 
 
 @pytest.mark.parametrize("change", [{"rssi": -80}, {"battery": 3950}, {"heap": 7}, {"delay": 900}])
 def test_what_always_moves_a_little_does_not(change: dict[str, Any]) -> None:
-    gateway = Gateway()
-    gateway.beat()
-    assert not gateway.beat(**change)
+    assert not Gateway().settled().beat(**change)
 
 
 def test_a_child_that_flutters_costs_no_more_than_one_heartbeat_in_ten_seconds() -> None:
@@ -85,16 +86,38 @@ def test_a_child_that_flutters_costs_no_more_than_one_heartbeat_in_ten_seconds()
 def test_one_without_an_answer_is_followed_by_the_next_soon_and_then_less_often() -> None:
     gateway = Gateway(answers=False)
     at = gateway.passed_at(100)
-    assert at[1] - at[0] == UNANSWERED_MS
-    assert at[2] - at[1] == 2 * UNANSWERED_MS
+    pauses = [b - a for a, b in zip(at, at[1:], strict=False)]
+    assert pauses[:5] == [UNANSWERED_MS * factor for factor in (1, 1, 1, 2, 4)]
     assert at[-1] - at[-2] >= PASS_MS - SPREAD_MS
 
 
 def test_a_new_connection_to_the_parent_gets_the_next_heartbeat_of_everybody() -> None:
     gateway = Gateway()
-    gateway.passed_at(3)
+    gateway.settled()
     gateway.passing.connected()
-    assert gateway.beat()
+    gateway.settled()
+
+
+def test_the_first_heartbeat_that_names_an_answer_goes_up_at_once_since_it_alone_proves_that_the_child_lives() -> None:
+    gateway = Gateway().settled()
+    gateway.named = {}
+    for _ in range(2):
+        assert gateway.beat(boot=2), "a start"
+        gateway.named = {wire.ANSWERED: gateway.seq}
+    assert not gateway.beat(boot=2)
+
+
+def test_an_answer_that_the_child_did_not_get_is_followed_by_another_heartbeat_soon() -> None:
+    gateway = Gateway().settled()
+    gateway.passed_at(5)
+    lost = dict(gateway.named)
+    while not gateway.beat():
+        pass
+    gateway.named = lost
+    at = gateway.now_ms
+    while not gateway.beat():
+        assert gateway.now_ms - at < UNANSWERED_MS
+    assert gateway.now_ms - at == UNANSWERED_MS
 
 
 def test_while_an_alarm_is_on_the_light_lost_receipts_can_be_repeated_every_ten_seconds() -> None:

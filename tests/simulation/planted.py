@@ -18,7 +18,7 @@ from gateway.exchange import Exchange
 from gateway.ingest import Judge
 from gateway.marking import Marking
 from gateway.marks import KNOWN, STARTED_ANEW, Marks
-from gateway.passing import Passing
+from gateway.passing import PASS_MS, Passing
 from gateway.relay import Outgoing
 from gateway.supervision import Supervision, Verdict
 from gateway.uplink import Uplink
@@ -151,8 +151,8 @@ def _patient(deadline: Any) -> Any:
 
 
 def _hears_the_past(heard: Any) -> Any:
-    def believing(self: Supervision, child: str, *rest: Any) -> Verdict:
-        verdict: Verdict = heard(self, child, *rest)
+    def believing(self: Supervision, child: str, *rest: Any, **more: Any) -> Verdict:
+        verdict: Verdict = heard(self, child, *rest, **more)
         return Verdict.REPEATED if verdict is Verdict.FRESH and self.children[child].reported else verdict
 
     return believing
@@ -160,9 +160,9 @@ def _hears_the_past(heard: Any) -> Any:
 
 def _believes_replays(heard: Any) -> Any:
     def believing(
-        self: Supervision, child: str, boot: int, seq: int, uptime_ms: int, now_ms: int, *rest: Any
+        self: Supervision, child: str, boot: int, seq: int, uptime_ms: int, now_ms: int, *rest: Any, **more: Any
     ) -> Verdict:
-        verdict: Verdict = heard(self, child, boot, seq, uptime_ms, now_ms, *rest)
+        verdict: Verdict = heard(self, child, boot, seq, uptime_ms, now_ms, *rest, **more)
         if verdict is Verdict.REPEATED:
             self.children[child].last_ms = now_ms
         return verdict
@@ -171,7 +171,11 @@ def _believes_replays(heard: Any) -> Any:
 
 
 def _thins_out(passes: Any) -> Any:
-    return lambda self, child, message, now_ms, **_: passes(self, child, message, now_ms, afresh=False)
+    def seldom(self: Passing, child: str, message: Any, now_ms: int, **_: Any) -> bool:
+        known = self._passed.get(child)
+        return (not known or now_ms - known.at_ms >= PASS_MS) and passes(self, child, message, now_ms, afresh=False)
+
+    return seldom
 
 
 def _any_step(_check: Any) -> Any:
@@ -314,7 +318,7 @@ PLANTED = (
     ),
     Planted(
         "relay thins out again",
-        "a new connection's heartbeat, and what a station below chose, waits its turn",
+        "whatever a heartbeat says, it waits for its minute",
         Passing,
         "passes",
         _thins_out,

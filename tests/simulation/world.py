@@ -60,7 +60,7 @@ class World(Witness):
             name = f"a{number + 1}"
             self.ways[f"hq-{name}"] = Way(engine, f"hq-{name}", 20)
             above.append(Above(name, self.brokers[name], self.ways[f"hq-{name}"], key_between("hq", name)))
-            known = Registry({**keys, "hq": key_between("hq", name)}, {"hq", *gates})
+            known = Registry({"hq": key_between("hq", name)}, {"hq"}, voucher="hq")
             self.stations[name] = Station(engine, self, name, "hq", self.brokers[name], known, [])
         self.hq = Station(engine, self, "hq", "hq", self.brokers["hq"], Registry(keys, set(gates)), above)
         self.stations["hq"] = self.hq
