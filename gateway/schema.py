@@ -254,5 +254,5 @@ people = Table(
 
 station = Table("station", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
 
-REGISTRY = frozenset({children, enrolments, sites, contacts, entrances, site_changes})  # what stations hold in memory
+REGISTRY = frozenset({children, enrolments, sites, contacts, entrances, site_changes, maintenance})  # held in memory
 REGISTRY_WRITTEN = "registry written"  # of `station`: another value after every transaction that writes one of those

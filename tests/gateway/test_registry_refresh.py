@@ -42,6 +42,8 @@ def test_any_process_that_writes_the_registry_is_noticed_and_nothing_else_is(sto
     assert registry.refresh()
     assert registry.children()["b1"].place is None
     assert registry.sites() == {}
+    write(insert(schema.maintenance).values(child="b1", until_ms=1, by="rana"))
+    assert registry.refresh(), "whoever asks takes who is under maintenance from the database, too"
     with pytest.raises(ZeroDivisionError), other.begin() as connection:
         connection.execute(delete(schema.children))
         raise ZeroDivisionError
