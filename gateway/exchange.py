@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 ANSWER_MS = 9_000  # a button of headquarters' own is answered about this often; stations, and what they pass on, always
 CLOCK_SAMPLES = 12
+JUMPED_MS = 30_000  # between two samples: no fresh heartbeat is under way for so long, so a clock was set
 HELD = 100  # messages that the broker keeps for a journal in trouble: half of its window stays free for alarms
 EVENTS_UNKEPT, ALARMS_UNKEPT = 100, 1_000  # so many may wait for a journal in trouble; more are left to who sent them
 MOST_ELSEWHERE = 4  # children named in one answer: with those under maintenance they must fit into an envelope
@@ -320,8 +321,8 @@ class Exchange(Voice):
             why = "it was sent something that it did not believe: a receipt that is not ours, or noise"
             self.refuse(source, why, b"", message[wire.REFUSED] - was)
         self._dirty.add(source)
-        if arrival.hops:
-            self.clock_offsets[arrival.child].append(self.clock.utc_ms() - arrival.hops[-1][1])
+        if wire.UTC in message and not arrival.hops:
+            self._sample_clock(source, self.clock.utc_ms() - message[wire.UTC])
         for uplink in self.uplinks:
             uplink.pass_on(
                 source,
@@ -487,6 +488,13 @@ class Exchange(Voice):
             else:
                 self.supervision.gone(source, boot, seq, self.clock.monotonic_ms())
         self._notices.tell("children")
+
+    def _sample_clock(self, child: str, ahead_ms: int) -> None:
+        """A fresh heartbeat came `ahead_ms` after the time that its station wrote on it."""
+        samples = self.clock_offsets[child]
+        if samples and abs(ahead_ms - samples[-1]) > JUMPED_MS:  # what was before says nothing of now
+            samples.clear()
+        samples.append(ahead_ms)
 
     def _clock_offset(self, child: str) -> int:
         """How far this station's clock is ahead of a station's below, at most, in milliseconds."""

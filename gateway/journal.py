@@ -53,6 +53,7 @@ NOW_S = 30.0  # somebody waits for a write
 EX_IOERR = 74
 RETRY_S = 1.0  # in trouble
 STUCK_S = 1.0  # a write that waits for longer
+TOLD_S = 60.0  # between two lines of the log about a database that can't be read: whoever reads tries twice a second
 IDLE_S = 10.0  # after so long the disk is tried, whether there is anything to write or not
 
 T = TypeVar("T")
@@ -130,6 +131,7 @@ class Journal(Deliveries, Latest):
         self._news = 0  # entries since the last checkpoint, but for those that tell of checkpoints
         self._last_sealed: tuple[int, int] | None = None  # position and UTC milliseconds of the last checkpoint
         self._tried_at = time.monotonic()
+        self._told_unread = -TOLD_S
         self._unwritten: list[Checkpoint] = []
         self.measured: Callable[[float], None] = lambda _seconds: None  # called with the length of each transaction
 
@@ -247,7 +249,10 @@ class Journal(Deliveries, Latest):
         found = database.trouble(error)
         if found is None or not found.passes:
             self._give_up(error)
-        logger.error("the database can't be read at present: %s", found.why)
+        now = time.monotonic()
+        if now - self._told_unread > TOLD_S:
+            self._told_unread = now
+            logger.error("the database can't be read at present: %s", found.why)
 
     def next_boot(self) -> int:
         """The station's next boot number, never given before. Call before `start`.
@@ -303,7 +308,10 @@ class Journal(Deliveries, Latest):
     def _give_up(self, error: BaseException) -> NoReturn:
         found = database.trouble(error)
         told = database.advice(found) if found else "the journal can't be written"
-        logger.critical("%s: stopping, so that nobody is promised anything", told, exc_info=None if found else error)
+        if isinstance(error, NumberTakenError):
+            told = str(error)
+        expected = found or isinstance(error, NumberTakenError)
+        logger.critical("%s: stopping, so that nobody is promised anything", told, exc_info=None if expected else error)
         if found and not found.passes:
             self.on_damage(found.why)
         os._exit(EX_IOERR)

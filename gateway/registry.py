@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from gateway.sites import Site
+
+BY_HAND_S = 60.0  # what somebody writes with the database's own tools is noticed so late
 
 _HASHER = PasswordHasher()
 
@@ -56,6 +59,7 @@ class Registry:
         self._sites: dict[str, Site] = {}
         self._version: str | None = None
         self._written: str | None = None
+        self._read_at = 0.0
         self._watch = readers.connect()
         self.refresh()
 
@@ -70,12 +74,12 @@ class Registry:
                 return False
             with self._readers.connect() as connection:
                 written = database.kept(connection, schema.REGISTRY_WRITTEN)
-                if self._version is not None and written == self._written:
+                if self._version and written == self._written and time.monotonic() - self._read_at < BY_HAND_S:
                     self._version = version
                     return False
                 rows = connection.execute(entries.EVERYONE).mappings().all()
                 sites = {site.id: site for site in sitebook.every(connection)}
-            self._version, self._written = version, written
+            self._version, self._written, self._read_at = version, written, time.monotonic()
             children = {}
             for row in rows:
                 place = None

@@ -279,6 +279,7 @@ class Station:
         self._digests += 1
         return {
             wire.UPTIME: now - self._started,
+            wire.UTC: utc_ms(),
             wire.CHILDREN: len(states),
             wire.ONLINE: sum(link is Link.ONLINE for link in states.values()),
             wire.DIGEST: digest(states, self._digests),

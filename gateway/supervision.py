@@ -206,8 +206,9 @@ class Supervision:
                 if via and via in self.children:  # it came over that station's link, too
                     self.children[via].rough_until_ms = watched.rough_until_ms
         watched.beat_ms = now_ms
-        proven_ms = self._proven_ms(watched, boot, answered, now_ms) if via and proves else now_ms
-        if proven_ms is None and (watched.reported or watched.last_ms is None):
+        known = via and proves and watched.last_ms is not None
+        proven_ms = self._proven_ms(watched, boot, answered, now_ms) if known else now_ms
+        if proven_ms is None and watched.reported:
             return Verdict.UNPROVEN
         watched.last_ms = now_ms
         watched.signed_ms = max(watched.signed_ms, proven_ms or 0)

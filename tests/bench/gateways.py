@@ -151,6 +151,7 @@ class Gateway(asyncio.Protocol):
         fields = {
             **self._asked,
             wire.UPTIME: now_ms - self._began_ms,
+            wire.UTC: utc_ms(),
             wire.CHILDREN: len(states),
             wire.ONLINE: len(states),
             wire.DIGEST: digest(states, 0),

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from demo.process import wait_until
 from demo.world import HQ, SITE, World
 from firmware import wire
+from gateway import schema
 from gateway.cli import app
 from tests.operations.test_units import asked, names_in
 from tests.operator import Operator
@@ -40,6 +41,7 @@ class Scene:
         self.site = f"http://127.0.0.1:{world.site_console}"
         with contextlib.closing(sqlite3.connect(world.folder / HQ / "state" / "station.db", timeout=20)) as database:
             database.execute("UPDATE children SET certified_until_ms = ? WHERE id = ?", (1000 * ENDS, BUTTON))
+            database.execute("REPLACE INTO station (key, value) VALUES (?, 'by hand')", (schema.REGISTRY_WRITTEN,))
             database.commit()
         button.press()
         wait_until(lambda: self.operator.get("incidents"), 20, "the alarm")

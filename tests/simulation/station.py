@@ -280,6 +280,7 @@ class Station(Machine):
         self._beats += 1
         return {
             wire.UPTIME: now - self._started_ms,
+            wire.UTC: self.utc_ms(),
             wire.CHILDREN: len(states),
             wire.ONLINE: sum(link is Link.ONLINE for link in states.values()),
             wire.DIGEST: digest(states, self._beats),
