@@ -42,7 +42,7 @@ class _Passed:
     number: tuple[int, int] | None
     unanswered: int  # in a row
     allowed: float
-    proven: bool  # one went up that names an answer of this connection, and of the child's start
+    proven: bool  # one went up that names an answer of these connections, and of the child's start
 
 
 class Passing:
@@ -69,7 +69,7 @@ class Passing:
                 known.number, known.unanswered = None, 0
                 known.due_ms = known.at_ms + _pause_ms(child, known.message)
             allowed = min(BURST, known.allowed + (now_ms - known.at_ms) / REFILL_MS)
-            proven = known.proven and known.message[wire.BOOT] == message[wire.BOOT]
+            proven = known.proven and not afresh and known.message[wire.BOOT] == message[wire.BOOT]
             says_something = afresh or now_ms >= known.due_ms or _differs(known.message, message)
             says_something |= names and (not proven or was_unanswered > 1)
             if allowed < cost or not (wants or says_something):

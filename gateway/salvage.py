@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OF_POSITIONS = {"journal", "checkpoints", "incidents", "steps", "deliveries"}  # what a new journal makes anew
-MOST = 20_000  # entries that are taken along: a few seconds
+MOST = 50_000  # entries that are taken along: some ten seconds
 _OPEN = f"SELECT id FROM incidents WHERE state <> '{State.CLOSED.value}'"  # noqa: S608 no input
-_OWED = "SELECT entry FROM deliveries WHERE stage IS NULL"
+_OWED_ALARMS = f"SELECT entry FROM deliveries WHERE stage IS NULL AND kind = {wire.ALARM} ORDER BY entry"  # noqa: S608
+_OWED_EVENTS = (
+    f"SELECT entry FROM deliveries WHERE stage IS NULL AND kind = {wire.EVENT} ORDER BY entry LIMIT {MOST + 1}"  # noqa: S608
+)
+_NEWEST = f"SELECT id FROM journal ORDER BY id DESC LIMIT {MOST}"  # noqa: S608 no input
 _ENTRY = (
     "SELECT source, boot, seq, kind, envelope, hops, received_at_ms, happened_at_ms, exact FROM journal WHERE id = ?"
 )
@@ -87,10 +91,11 @@ def recover(settings: Settings) -> Salvaged | None:
                 if old.exists():
                     old.replace(new)
         elif not made.exists() or store.exists():
+            marker.unlink(missing_ok=True)  # somebody took the damaged one away
             return None
         marker.unlink(missing_ok=True)
         made.replace(store)
-    except OSError as error:
+    except (OSError, sqlite3.Error) as error:
         raise StorageError(f"the damaged database can't be set aside: {error}") from error
     logger.critical("the database was damaged (%s): it is kept as %s, and this station has a new one", why, found.aside)
     return found
@@ -181,31 +186,36 @@ def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) ->
     put = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608 no input
     for row in rows:
         try:
+            if table == schema.latest.name:
+                wire.decode(row[names.index("message")])
             target.execute(put, row)
-        except sqlite3.Error as error:
+        except (sqlite3.IntegrityError, sqlite3.InterfaceError, wire.WireError, TypeError) as error:
             logger.warning("a row of %s is not taken along: %s", table, error)
             whole = False
     return whole
 
 
 def _owed(source: sqlite3.Connection) -> tuple[list[Entry], bool]:
-    """What parents have not receipted, or what is open, and whether that is all; if it is not known, the newest entries."""
-    wanted: set[int] = set()
+    """What parents have not receipted, or what is open, and whether that is all; if it is not known, the newest entries.
+
+    Of too many, alarms come first, then the oldest events.
+    """
+    wanted: dict[int, None] = {}
     whole = True
-    for statement in (_OWED, _OPEN):
+    for statement in (_OWED_ALARMS, _OPEN, _OWED_EVENTS):
         rows, all_read = _read(source, statement)
-        wanted |= {row[0] for row in rows}
+        wanted |= dict.fromkeys(row[0] for row in rows)
         whole = whole and all_read
     if not whole:
-        wanted |= {row[0] for row in _read(source, f"SELECT id FROM journal ORDER BY id DESC LIMIT {MOST}")[0]}  # noqa: S608
+        wanted |= dict.fromkeys(row[0] for row in _read(source, _NEWEST)[0])
     kept = []
-    for position in sorted(wanted)[-MOST:]:
+    for position in sorted(list(wanted)[:MOST]):
         entry = _entry(source, position)
         if entry is None:
             whole = False
         elif kind_told(entry) != RECORD:  # of the old chain, or of the registry, which is told anew
             kept.append(entry)
-    return kept, whole
+    return kept, whole and len(wanted) <= MOST
 
 
 def _entry(source: sqlite3.Connection, position: int) -> Entry | None:

@@ -236,7 +236,7 @@ class Supervision:
 
     def _proven_ms(self, watched: Watched, boot: int, answered: int | None, now_ms: int) -> int | None:
         """Up to when a heartbeat proves that the child lived; None: it proves nothing of now."""
-        if now_ms < self._lenient_until_ms:
+        if now_ms < self._lenient_until_ms and not watched.reported:
             return now_ms
         for known_boot, seq, at_ms in watched.answers:
             if (known_boot, seq) == (boot, answered):

@@ -50,7 +50,7 @@ def settings() -> Iterator[Settings]:
             "children": {"id": "b1", "kind": "button", "site": "saddar"},
             "people": {"name": "rana", "full_name": "Rana", "role": "viewer", "password": "x"},
             "maintenance": {"child": "b1", "until_ms": 5, "by": "rana"},
-            "latest": {"child": "b1", "boot": 1, "seq": 9, "heard_at_ms": 5, "message": b"", "silent": 0},
+            "latest": {"child": "b1", "boot": 1, "seq": 9, "heard_at_ms": 5, "message": b"\xa0", "silent": 0},
         }
         engine = database.open_database(made.store, writes=True)
         with engine.begin() as connection:
@@ -94,12 +94,15 @@ def test_what_can_be_read_is_taken_along_whatever_is_lost(settings: Settings, lo
     salvage.mark(settings, "page 7")
     found = salvage.recover(settings)
     assert found is not None
-    by_index = lost in {"incidents", "deliveries"}  # what is asked of these, their indices say
-    assert found.unread == ([] if by_index else ["journal" if lost == "deliveries_waiting" else lost])
+    by_index = lost in {
+        "incidents",
+        "deliveries_waiting",
+    }  # what is asked of the one, its index says, of the other, its table
+    assert found.unread == ([] if by_index else ["journal" if lost == "deliveries" else lost])
     for name in KEPT:
         if name not in {lost, "station"}:
             assert table(settings, name) == before[name], name
-    expected = {"journal": set(), "deliveries_waiting": {1, 2, 3, 4, 5}}.get(lost, {2, 4, 5})
+    expected = {"journal": set(), "deliveries": {1, 2, 3, 4, 5}}.get(lost, {2, 4, 5})
     assert {row[0] for row in owed(settings)} == expected, "those that are owed or open; all, if that is not known"
     assert ("not all could be read" in told(settings)) is not by_index
     assert "page 7" in told(settings)
@@ -139,6 +142,50 @@ def test_a_file_that_is_no_database_any_more_is_set_aside_and_the_station_begins
     assert found.aside.read_bytes().startswith(b"this was a database")
     assert table(settings, "children") == []
     assert "not a database" in told(settings)
+
+
+@pytest.mark.parametrize("lost", ["latest", "deliveries"])
+def test_of_too_much_alarms_are_taken_first_and_what_is_left_behind_is_told(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Ten newer events are owed, or, where it is not known what is, are among the newest entries."""
+    assert isinstance(settings.store, Path)
+    journal = Journal(settings.store, ["hq"])
+    journal.start()
+    for seq in range(10, 20):
+        journal.now(lambda connection, seq=seq: journal.keep(connection, event(seq)))  # type: ignore[misc]
+    journal.stop()
+    monkeypatch.setattr(salvage, "MOST", 4)
+    damage(settings.store, lost)
+    salvage.mark(settings, "page 7")
+    found = salvage.recover(settings)
+    assert found is not None
+    kept = [row[0] for row in owed(settings)]
+    assert kept == ([2, 4, 5, 10] if lost == "latest" else [2, 4, 18, 19]), "2 and 4 are open alarms"
+    assert "journal" in found.unread
+    assert "not all could be read" in told(settings)
+
+
+def test_a_last_heartbeat_that_says_nothing_is_left_behind_rather_than_read_at_every_start(settings: Settings) -> None:
+    assert isinstance(settings.store, Path)
+    with contextlib.closing(sqlite3.connect(settings.store)) as opened:
+        opened.execute("UPDATE latest SET message = ?", [b"\x55\x55"])
+        opened.commit()
+    damage(settings.store, "incidents")
+    salvage.mark(settings, "page 7")
+    found = salvage.recover(settings)
+    assert found is not None
+    assert found.unread == ["latest"]
+    assert table(settings, "latest") == []
+
+
+def test_a_damaged_database_that_somebody_took_away_is_not_looked_for_later(settings: Settings) -> None:
+    assert isinstance(settings.store, Path)
+    salvage.mark(settings, "page 7")
+    settings.store.rename(settings.state / "at-the-workshop.db")
+    assert salvage.recover(settings) is None
+    database.prepare(settings.store)
+    assert salvage.recover(settings) is None
 
 
 @pytest.mark.parametrize("cut", range(1, 8))
