@@ -11,7 +11,7 @@ from firmware import health, indicator, latch, loop, outbox, settings, testing, 
 PROVED_MS = 90_000  # how long headquarters' own answer counts: so long can a stolen gateway pretend
 WAY_MS = 25_000  # how long that answer shows, too, that the way to headquarters works
 SAID_MS = 15_000  # how long the gateway's word for the way counts: it has proof that is at most 10 s old
-BEATS = 8  # heartbeats whose receipt still counts
+BEATS = 18  # heartbeats whose receipt, or a command upon which, still counts: 90 s of them
 STUCK_MS = 600_000  # a button that is still pressed after this wants somebody to reset it
 MINUTE_MS = 60_000
 HELD_MS = 50  # when to try again after the connection, though up, took no more

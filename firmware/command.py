@@ -85,6 +85,8 @@ class Commands:
             self._button.board.tell("late", _NAMES.get(code, code), number=list(number))
             return
         if sent_ms is None or self._button.clock.ms() - sent_ms > FRESH_MS:
+            if self._last(code)[0] == number:  # a repeat of what it has: it changes nothing, whenever it comes
+                return
             raise wire.WireError("the command is not upon a heartbeat of late: it was kept on its way")
         for_s = self._granted_s(message.get(wire.DETAIL)) if code == wire.TEST_MODE else 0
         again = self._last(code)[0] == number  # it was cut short by a restart

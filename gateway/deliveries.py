@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, or_, select, update
 
 from firmware import wire
 from gateway import database, schema
@@ -28,7 +28,9 @@ class Deliveries:
 
     def begin_owing(self, connection: Connection) -> None:
         """Writes down from where on each parent gets entries, the first time it is among the settings."""
-        table = schema.deliveries.c
+        table, keys = schema.deliveries.c, schema.station.c.key
+        mine = [f"{OWED_SINCE} {parent}" for parent in self.parents]
+        connection.execute(delete(schema.station).where(keys.like(f"{OWED_SINCE} %"), keys.not_in(mine)))
         for parent in self.parents:
             if owed_since(connection, parent) is None:
                 first = connection.execute(select(func.min(table.entry)).where(table.parent == parent)).scalar()

@@ -308,6 +308,7 @@ class Exchange(Voice):
                 if digest is not None:
                     alive = self.supervision.digested(source, dict(digest[1]), unnamed=digest[0], now_ms=now)
         if verdict is Verdict.UNPROVEN:  # the answer to it is what the next one can name
+            self.counters["heartbeats unproven"] += 1
             self._answer(arrival, now)
             return
         if verdict is not Verdict.FRESH:
@@ -381,11 +382,10 @@ class Exchange(Voice):
     def _elsewhere(self, station: str, message: dict[int, Any], now: int) -> dict[int, Any]:
         """What an answer tells a station: whom it misses though another one brings them, or nobody will: it forgets them."""
         found = []
-        known, working = self._registry.children(), self._registry.working()
         with self.watch_lock:
             for child, state in message.get(wire.DIGEST, [0, []])[1]:
                 report = self.reports.get(child)
-                if child in known and child not in working:
+                if self._registry.is_retired(child):
                     found.append(child)
                 elif state in {wire.CHILD_LATE, wire.CHILD_OFFLINE} and report and report.via != station:
                     found += [] if self.supervision.is_late(child, now) else [child]
@@ -624,7 +624,8 @@ class Exchange(Voice):
                     now_ms=self.clock.monotonic_ms(),
                 )
                 via = None if last.via == last.child else last.via
-                self.supervision.remember(last.child, via=via, reported=last.silent)
+                names = wire.ANSWERED in last.message
+                self.supervision.remember(last.child, via=via, reported=last.silent, names=names)
 
     def save(self) -> None:
         """Writes the children that were heard since the last call."""
@@ -634,9 +635,10 @@ class Exchange(Voice):
             report, watched = self.reports[name], self.supervision.children.get(name)
             if watched is None:  # retired since
                 continue
-            heard.append(
-                Heard(name, report.via, watched.identity, report.heard_at_ms, report.message, watched.reported)
-            )
+            message = (
+                {wire.ANSWERED: 0, **report.message} if watched.names else report.message
+            )  # once named, always asked for
+            heard.append(Heard(name, report.via, watched.identity, report.heard_at_ms, message, watched.reported))
         if heard:
             self._journal.later(lambda connection: self._journal.keep_heard(connection, heard))
         self.marking.save()

@@ -46,8 +46,9 @@ class Marking:
         if asked is None:
             return told
         position, sign = asked
-        try:
-            known = self._journal.holds(position, sign[: marks.CHAIN_BYTES])
+        try:  # what this run told is there; of what an earlier one told, the journal knows
+            of_this_run = newest is not None and position <= newest[0] and sign.endswith(run)
+            known = of_this_run or self._journal.holds(position, sign[: marks.CHAIN_BYTES])
         except DBAPIError as error:
             self._journal.report(error)
             return told
@@ -104,7 +105,12 @@ class Marking:
                 else:
                     some(left)
 
-            self._journal.later(lambda one: self._journal.owe_again(one, parent, due.since_ms, after), done)
+            def failed(_: Exception) -> None:
+                self._owing.discard(parent)
+
+            self._journal.later(
+                lambda one: self._journal.owe_again(one, parent, due.since_ms, after), done, failed=failed
+            )
 
         some(0)
 

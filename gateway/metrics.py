@@ -114,6 +114,11 @@ class _Readings(Collector):
         of = self._of
         got = dict(of.exchange.counters)
         yield _count(
+            "heartbeats_unproven",
+            "Heartbeats of buttons reported as silent that name no answer of late: long away, or recorded by a thief.",
+            [((), got.get("heartbeats unproven", 0))],
+        )
+        yield _count(
             "alarms_received", "Alarms that were believed, repeats included.", [((), got.get("alarms received", 0))]
         )
         yield _count(

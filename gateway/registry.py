@@ -60,6 +60,7 @@ class Registry:
         self._version: str | None = None
         self._written: str | None = None
         self._read_at = 0.0
+        self.reads = 0  # how often the tables were read, whoever asked for it
         self._watch = readers.connect()
         self.refresh()
 
@@ -107,6 +108,7 @@ class Registry:
                     vouches=bool(row["vouches"]),
                 )
             self._children, self._sites = children, sites
+            self.reads += 1
             return True
 
     def _key(self, child: str, point: bytes | None) -> bytes | None:
@@ -145,6 +147,11 @@ class Registry:
         """Why a child has no key here, in words."""
         known = self._children.get(child)
         return enrolment.absence(known.retired_at_ms if known else None)
+
+    def is_retired(self, child: str) -> bool:
+        """Whether a child was retired."""
+        known = self._children.get(child)
+        return known is not None and known.standing is Standing.RETIRED
 
     def is_pending(self, child: str) -> bool:
         """Whether a child's first message will make it enrolled."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OF_POSITIONS = {"journal", "checkpoints", "incidents", "steps", "deliveries"}  # what a new journal makes anew
-MOST = 50_000  # entries that are taken along: some ten seconds
+MOST = 50_000  # entries that are taken along at most,
+TAKE_S = 20.0  # and so long: alarms must pass, and whoever starts a station waits for a minute
+SLICE = 500
 _OPEN = f"SELECT id FROM incidents WHERE state <> '{State.CLOSED.value}'"  # noqa: S608 no input
 _OWED_ALARMS = f"SELECT entry FROM deliveries WHERE stage IS NULL AND kind = {wire.ALARM} ORDER BY entry"  # noqa: S608
 _OWED_EVENTS = (
@@ -87,14 +90,17 @@ def recover(settings: Settings) -> Salvaged | None:
             _fill(settings, store, made, why, found)
             if settings.checkpoints.exists():
                 settings.checkpoints.replace(found.aside.with_name(found.aside.name + ".checkpoints"))
-            for old, new in zip(reversed(_files(store)), reversed(_files(found.aside)), strict=True):
-                if old.exists():
-                    old.replace(new)
         elif not made.exists() or store.exists():
             marker.unlink(missing_ok=True)  # somebody took the damaged one away
             return None
+        for old, new in zip(
+            _files(store), _files(found.aside), strict=True
+        ):  # the file itself first: then there is no way back
+            if old.exists():
+                old.replace(new)
         marker.unlink(missing_ok=True)
         made.replace(store)
+        _thin_out(store)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(f"the damaged database can't be set aside: {error}") from error
     logger.critical("the database was damaged (%s): it is kept as %s, and this station has a new one", why, found.aside)
@@ -108,6 +114,16 @@ def _marker(settings: Settings) -> Path:
 def _files(path: Path) -> list[Path]:
     """A database and what SQLite keeps beside it."""
     return [path.with_name(path.name + end) for end in ("", "-wal", "-shm")]
+
+
+def _thin_out(store: Path) -> None:
+    """Of the damaged ones the first and the newest stay: a disk that dies must not fill up with them."""
+    begins = f"{store.name}.damaged-"
+    there = [one for one in store.parent.iterdir() if one.name.startswith(begins)]
+    moments = sorted({one.name[len(begins) :].split(".")[0].split("-")[0] for one in there})
+    for one in there:
+        if one.name[len(begins) :].split(".")[0].split("-")[0] in moments[1:-1]:
+            one.unlink()
 
 
 def _fill(settings: Settings, old: Path, new: Path, why: str, found: Salvaged) -> None:
@@ -129,9 +145,15 @@ def _fill(settings: Settings, old: Path, new: Path, why: str, found: Salvaged) -
     journal.start()
     try:
         taken: list[Kept] = []
-        for entry in kept:
-            journal.put(entry, taken.append)
-        journal.now(lambda _: None)  # comes after all of them
+        kept.sort(key=lambda entry: entry.kind != wire.ALARM)
+        end = time.monotonic() + TAKE_S
+        for first in range(0, len(kept), SLICE):
+            if time.monotonic() > end:
+                found.unread.append("journal")
+                break
+            for entry in kept[first : first + SLICE]:
+                journal.put(entry, taken.append)
+            journal.now(lambda _: None)  # comes after all of them
         found.entries = sum(one.fresh for one in taken)
 
         def own(code: int, subject: str, said: object) -> Entry:
@@ -177,13 +199,18 @@ def _read(source: sqlite3.Connection, statement: str) -> tuple[list[Any], bool]:
 
 def _copy(source: sqlite3.Connection, target: sqlite3.Connection, table: str) -> bool:
     """Copies what can be read of a table, from both its ends. False: that was not all."""
-    names = [row[1] for row in target.execute(f"PRAGMA table_info({table})")]
+    listed, whole = _read(source, f"PRAGMA table_info({table})")
+    there = {row[1] for row in listed}
+    names = [row[1] for row in target.execute(f"PRAGMA table_info({table})") if row[1] in there]
+    if not names:  # of a version that had no such table yet, or nothing is known of it
+        return whole
     columns = ", ".join(f'"{name}"' for name in names)
     asked = f"SELECT {columns} FROM {table}"  # noqa: S608 no input
     rows, whole = _read(source, f"{asked} NOT INDEXED")
     if not whole:
         rows += _read(source, f"{asked} NOT INDEXED ORDER BY rowid DESC")[0]
-    put = f"INSERT OR IGNORE INTO {table} ({columns}) VALUES ({', '.join('?' * len(names))})"  # noqa: S608 no input
+    values = ", ".join("?" * len(names))
+    put = f"INSERT INTO {table} ({columns}) VALUES ({values}) ON CONFLICT DO NOTHING"  # noqa: S608 no input
     for row in rows:
         try:
             if table == schema.latest.name:

@@ -135,6 +135,7 @@ class Station:
         self._client.full = lambda: self.journal.full
         self._certificate_ns = self._certified_at()
         self._watched: set[str] = set()
+        self._registry_reads = 0
         self._ticked = monotonic_ms()
         self._digests = 0
         self._ending = threading.Event()
@@ -206,7 +207,9 @@ class Station:
         if jumped_ms is not None:
             self.exchange.event(wire.CLOCK_JUMPED, self.settings.station, f"by {jumped_ms / 1000:+.1f} s")
         try:
-            if self.registry.refresh():
+            self.registry.refresh()
+            if self.registry.reads != self._registry_reads:  # also by whoever changed it here
+                self._registry_reads = self.registry.reads
                 self._expect()
         except DBAPIError as error:
             self.journal.report(error)

@@ -95,6 +95,9 @@ class Watched:
     base: tuple[int, float, int] | None = None  # boot, least (arrival - uptime), when that was
     rough_until_ms: int = 0  # its link loses packets, as far as its heartbeats show
     rssi: deque[int] = field(default_factory=lambda: deque(maxlen=RSSI_KEPT))
+    names: bool = (
+        False  # it has named an answer before; an older firmware does not, nor does a button that never got one
+    )
     answers: deque[tuple[int, int, int]] = field(default_factory=lambda: deque(maxlen=ANSWERS))  # boot, seq, when
 
     @property
@@ -138,9 +141,10 @@ class Supervision:
             watched.identity = identity
             self.lenient(now_ms)  # it names an answer that an earlier run gave
 
-    def remember(self, child: str, *, via: str | None, reported: bool) -> None:
+    def remember(self, child: str, *, via: str | None, reported: bool, names: bool = False) -> None:
         """What the last run knew of a child that is expected."""
         watched = self.children[child]
+        watched.names = names
         self._move(watched, via)
         if reported and via is None:  # else its station tells of its return
             self._report([watched])
@@ -206,8 +210,9 @@ class Supervision:
                 if via and via in self.children:  # it came over that station's link, too
                     self.children[via].rough_until_ms = watched.rough_until_ms
         watched.beat_ms = now_ms
-        known = via and proves and watched.last_ms is not None
-        proven_ms = self._proven_ms(watched, boot, answered, now_ms) if known else now_ms
+        watched.names |= answered is not None
+        must_prove = via and proves and watched.names and watched.last_ms is not None
+        proven_ms = self._proven_ms(watched, boot, answered, now_ms) if must_prove else now_ms
         if proven_ms is None and watched.reported:
             return Verdict.UNPROVEN
         watched.last_ms = now_ms

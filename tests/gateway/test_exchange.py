@@ -218,6 +218,7 @@ def headquarters(store: Path | str) -> Iterator[tuple[Exchange, list[Any]]]:
     registry = MagicMock()
     registry.key_of.return_value = registry.receipt_key_of.return_value = bytes(32)
     registry.is_station.return_value = registry.is_vouched.return_value = registry.is_pending.return_value = False
+    registry.is_retired.return_value = False
     journal = Journal(store, [])
     made = Exchange(load(world.folder / f"{HQ}.toml"), journal, registry, Refusals(), NoticeBoard(), 1)
     sent: list[Any] = []
@@ -406,7 +407,7 @@ def test_a_gateway_forgets_a_button_that_headquarters_hears_through_another(
     hq._heartbeat(Arrival(wire.HEARTBEAT, "gw-old", "gw-old", beat, b"", []), b"")
     answer = wire.unseal(sent[-1][1]).message
     assert answer[wire.ELSEWHERE] == ["b1", "b3"]
-    hq._registry.children.return_value, hq._registry.working.return_value = {"b2": None, "b3": None}, {"b3": None}  # type: ignore[attr-defined]
+    hq._registry.is_retired.side_effect = "b2".__eq__  # type: ignore[attr-defined]
     hq._heartbeat(Arrival(wire.HEARTBEAT, "gw-old", "gw-old", {**beat, wire.SEQ: 2}, b"", []), b"")
     assert wire.unseal(sent[-1][1]).message[wire.ELSEWHERE] == ["b1", "b2", "b3"], "one is retired meanwhile"
     old.receipted("agency", [({**answer, wire.DEVICE: SITE}, b"")])
@@ -416,6 +417,30 @@ def test_a_gateway_forgets_a_button_that_headquarters_hears_through_another(
     old.save()
     bench.journal.now(lambda _: None)
     assert {last.child for last in bench.journal.heard()} == {"b2", "b3"}
+
+
+def test_of_a_button_that_named_an_answer_once_it_is_asked_for_ever_also_after_both_started_again(
+    headquarters: tuple[Exchange, list[Any]],
+) -> None:
+    hq, _ = headquarters
+
+    def beat(boot: int, **more: int) -> None:
+        message = {wire.KIND: wire.HEARTBEAT, wire.BOOT: boot, wire.SEQ: 9, wire.UPTIME: 1}
+        message |= {getattr(wire, name.upper()): value for name, value in more.items()}
+        hq._heartbeat(Arrival(wire.HEARTBEAT, "gw", "b1", message, b"", [["gw", 1]]), b"")
+
+    beat(1)
+    hq.save()
+    hq._journal.now(lambda _: None)
+    assert [wire.ANSWERED in last.message for last in hq._journal.heard()] == [False]
+    beat(2, answered=3)
+    beat(3)
+    hq.save()
+    hq._journal.now(lambda _: None)
+    again = Exchange(hq.settings, hq._journal, hq._registry, Refusals(), NoticeBoard(), 2)
+    again.remember()
+    assert again.supervision.children["b1"].identity == (3, 9)
+    assert again.supervision.children["b1"].names
 
 
 def test_a_line_that_fell_late_does_not_take_down_the_one_that_stands() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 import subprocess
 import sys
@@ -177,6 +178,65 @@ def test_a_last_heartbeat_that_says_nothing_is_left_behind_rather_than_read_at_e
     assert found is not None
     assert found.unread == ["latest"]
     assert table(settings, "latest") == []
+
+
+def test_of_many_damaged_databases_the_first_and_the_newest_stay(settings: Settings) -> None:
+    assert isinstance(settings.store, Path)
+    for second in range(4):
+        for end in ("", "-wal", ".checkpoints"):
+            (settings.state / f"station.db.damaged-20260101T00000{second}{end}").touch()
+    damage(settings.store, "incidents")
+    salvage.mark(settings, "page 7")
+    found = salvage.recover(settings)
+    assert found is not None
+    there = {one.name for one in settings.state.iterdir() if "damaged-" in one.name}
+    first = {f"station.db.damaged-20260101T000000{end}" for end in ("", "-wal", ".checkpoints")}
+    assert first < there
+    assert all(name in first or name.startswith(found.aside.name) for name in there)
+
+
+def test_a_database_of_an_earlier_version_gives_what_it_had(settings: Settings) -> None:
+    assert isinstance(settings.store, Path)
+    with contextlib.closing(sqlite3.connect(settings.store)) as opened:
+        opened.execute("ALTER TABLE children DROP COLUMN vouches")
+        opened.execute("DROP TABLE deleted_alarms")
+        opened.commit()
+    damage(settings.store, "incidents")
+    salvage.mark(settings, "page 7")
+    found = salvage.recover(settings)
+    assert found is not None
+    assert found.unread == []
+    assert table(settings, "children", "id, kind, vouches") == [("b1", "button", 0)]
+
+
+def test_a_row_that_has_no_place_is_named_and_not_dropped_in_silence(settings: Settings) -> None:
+    assert isinstance(settings.store, Path)
+    with contextlib.closing(sqlite3.connect(settings.store)) as opened:
+        opened.execute("PRAGMA writable_schema = ON")
+        opened.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'full_name TEXT NOT NULL', 'full_name TEXT') WHERE name = 'people'"
+        )
+        opened.commit()
+    with contextlib.closing(sqlite3.connect(settings.store)) as opened:
+        opened.execute("UPDATE people SET full_name = NULL")
+        opened.commit()
+    damage(settings.store, "incidents")
+    salvage.mark(settings, "page 7")
+    found = salvage.recover(settings)
+    assert found is not None
+    assert found.unread == ["people"]
+
+
+def test_what_takes_too_long_is_left_behind_but_for_alarms(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(settings.store, Path)
+    damage(settings.store, "latest")
+    monkeypatch.setattr(salvage, "TAKE_S", 0.0)
+    monkeypatch.setattr(salvage, "SLICE", 2)
+    monkeypatch.setattr(salvage.time, "monotonic", itertools.count().__next__)
+    salvage.mark(settings, "page 7")
+    found = salvage.recover(settings)
+    assert found is not None
+    assert "journal" in found.unread
 
 
 def test_a_damaged_database_that_somebody_took_away_is_not_looked_for_later(settings: Settings) -> None:

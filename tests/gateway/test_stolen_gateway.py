@@ -128,6 +128,18 @@ def test_an_honest_gateway_never_makes_a_living_button_silent(seed: int) -> None
     assert hq.told == []
 
 
+def test_a_button_whose_firmware_names_no_answers_is_believed_without() -> None:
+    """A headquarters is brought up to date before its buttons."""
+    hq, button, passing = Headquarters(), Button(), Passing()
+    for now_ms in range(0, 3_600_000, 500):
+        if now_ms % BEAT_MS == 0:
+            message = button.beat(now_ms)
+            if passing.passes("b1", message, now_ms, afresh=False):
+                hq.take(message, now_ms)
+        hq.tick(now_ms)
+    assert hq.told == []
+
+
 def test_headquarters_that_starts_again_asks_for_no_answer_that_it_never_gave() -> None:
     hq, button, passing = Headquarters(), Button(), Passing()
     for now_ms in range(0, 3_600_000, 500):
@@ -136,7 +148,7 @@ def test_headquarters_that_starts_again_asks_for_no_answer_that_it_never_gave() 
             hq.supervision = Supervision(14_000)
             hq.supervision.expect("gw", station=True, identity=(1, 1), now_ms=now_ms)
             hq.supervision.expect("b1", station=False, identity=old.identity, now_ms=now_ms)
-            hq.supervision.remember("b1", via="gw", reported=False)
+            hq.supervision.remember("b1", via="gw", reported=False, names=True)
             hq.seq = 10_000
         if now_ms % BEAT_MS == 0:
             message = button.beat(now_ms)

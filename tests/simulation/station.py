@@ -46,6 +46,9 @@ class Registry:
         """Whoever has a key."""
         return self._keys
 
+    def is_retired(self, _child: str) -> bool:
+        return False
+
     def is_pending(self, _child: str) -> bool:
         return False
 
