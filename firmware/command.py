@@ -1,9 +1,9 @@
 """Commands of headquarters: which are believed, what they ask for, and how they are answered.
 
-A command counts only if headquarters sealed it for this button, upon a heartbeat of late, which nobody can keep it from
-becoming an old one; and only if its number is greater than that of the last one of its code, which is in flash: whoever
-kept one can't play it later, nor again, also after a power cut. Until
-headquarters has the answer it repeats the command, and a repeat changes nothing. The answer is an event, so it arrives.
+A command counts only if headquarters sealed it for this button and upon a heartbeat of late, so that nobody can keep it
+for later; and only if its number is greater than that of the last one of its code, which is in flash, so that nobody can
+play it again, also after a power cut. Until headquarters has the answer it repeats the command, and a repeat changes
+nothing. The answer is an event, so it arrives.
 """
 
 from firmware import configuration, settings, testing, wire
@@ -79,9 +79,7 @@ class Commands:
             return
         beat = tuple(message.get(wire.UPON, (0, 0)))
         sent_ms = self._button.beat_sent_ms(beat)
-        if (
-            0 < beat[0] < self._button.outbox.boot
-        ):  # of before a restart: what it needs still comes again upon a newer one
+        if 0 < beat[0] < self._button.outbox.boot:  # under way during a restart: it comes again upon a newer one
             self._button.board.tell("late", _NAMES.get(code, code), number=list(number))
             return
         if sent_ms is None or self._button.clock.ms() - sent_ms > FRESH_MS:

@@ -69,8 +69,8 @@ TESTING = 50  # 1: presses may become tests; 2: they are
 MARK = 51  # of a parent's journal: what it holds, in its answer to a station; that again, in a heartbeat, as a question
 KNOWN = 52  # in an answer to a station: [… the MARK asked for, whether the journal holds it: gateway/marks.py]
 ANSWERED = 53  # in a heartbeat: seq of the newest one of the same start that headquarters answered
-UTC = 55  # milliseconds by a station's clock, in its heartbeat
 UPON = 54  # of a command: [boot, seq] of a heartbeat of late, so that nobody can keep one for later
+UTC = 55  # milliseconds by a station's clock, in its heartbeat
 
 # KIND
 ALARM = 1

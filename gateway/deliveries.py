@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Engine, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, insert, or_, select, update
 
 from firmware import wire
 from gateway import database, schema
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 AT_ONCE = 20_000  # positions: an alarm waits for no more
-OWED_SINCE = "owed since"  # of the table `station`, and a parent's name
+OWED_SINCE, LEFT = (
+    "owed since",
+    "left",
+)  # of the table `station`: the key, with a parent's name; of one that is none now
 
 
 class Deliveries:
@@ -27,13 +30,16 @@ class Deliveries:
     parents: tuple[str, ...]
 
     def begin_owing(self, connection: Connection) -> None:
-        """Writes down from where on each parent gets entries, the first time it is among the settings."""
+        """Writes down from where on each parent gets entries, the first time it is among the settings, or again."""
         table, keys = schema.deliveries.c, schema.station.c.key
         mine = [f"{OWED_SINCE} {parent}" for parent in self.parents]
-        connection.execute(delete(schema.station).where(keys.like(f"{OWED_SINCE} %"), keys.not_in(mine)))
+        left = keys.like(f"{OWED_SINCE} %"), keys.not_in(mine)
+        connection.execute(update(schema.station).where(*left).values(value=LEFT))
         for parent in self.parents:
             if owed_since(connection, parent) is None:
-                first = connection.execute(select(func.min(table.entry)).where(table.parent == parent)).scalar()
+                first = None  # a database of before this was written down says it by what is owed
+                if database.kept(connection, f"{OWED_SINCE} {parent}") != LEFT:
+                    first = connection.execute(select(func.min(table.entry)).where(table.parent == parent)).scalar()
                 after = head(connection)[0] if first is None else first - 1
                 row = {"key": f"{OWED_SINCE} {parent}", "value": str(after)}
                 database.upsert(connection, schema.station, row, ["key"])
@@ -157,9 +163,9 @@ class Deliveries:
 
 
 def owed_since(connection: Connection, parent: str) -> int | None:
-    """The position after which a parent gets every entry; None: it was never a parent of a station that ran."""
+    """The position after which a parent gets every entry; None: it is no parent of a station that ran."""
     said = database.kept(connection, f"{OWED_SINCE} {parent}")
-    return None if said is None else int(said)
+    return None if said is None or said == LEFT else int(said)
 
 
 _DELIVERED = (

@@ -93,9 +93,8 @@ def recover(settings: Settings) -> Salvaged | None:
         elif not made.exists() or store.exists():
             marker.unlink(missing_ok=True)  # somebody took the damaged one away
             return None
-        for old, new in zip(
-            _files(store), _files(found.aside), strict=True
-        ):  # the file itself first: then there is no way back
+        # The file itself first: from then on there is no way back, and a cut leads to where it goes on.
+        for old, new in zip(_files(store), _files(found.aside), strict=True):
             if old.exists():
                 old.replace(new)
         marker.unlink(missing_ok=True)
@@ -149,7 +148,7 @@ def _fill(settings: Settings, old: Path, new: Path, why: str, found: Salvaged) -
         end = time.monotonic() + TAKE_S
         for first in range(0, len(kept), SLICE):
             if time.monotonic() > end:
-                found.unread.append("journal")
+                found.unread += [] if "journal" in found.unread else ["journal"]
                 break
             for entry in kept[first : first + SLICE]:
                 journal.put(entry, taken.append)

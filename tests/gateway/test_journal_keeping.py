@@ -87,6 +87,15 @@ def test_a_parent_that_came_later_gets_nothing_of_the_past_from_a_rebuilding(liv
     again = lived.rows(schema.deliveries, "entry", "parent")
     assert again == owed
     assert len(again) > 3
+    for parents in (["sindh"], ["sindh", "ministry"]):  # it leaves, and comes back later
+        journal = Journal(lived.settings.store, parents, lived.sealer)
+        journal.start()
+        journal.now(lambda connection: journal.keep(connection, entry(78 + len(parents))))
+        journal.stop()
+    since = {row["key"]: row["value"] for row in lived.rows(schema.station) if row["key"].startswith("owed since")}
+    assert since.pop("owed since rangers") == "left"
+    assert since.keys() == {"owed since sindh", "owed since ministry"}
+    assert int(since["owed since ministry"]) > before + 1
 
 
 def _numbered(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -107,6 +107,11 @@ def test_the_first_heartbeat_that_names_an_answer_goes_up_at_once_since_it_alone
     assert not gateway.beat(boot=2)
 
 
+def test_after_a_silence_the_first_that_names_an_answer_goes_up_at_once() -> None:
+    gateway = Gateway().settled()
+    assert [gateway.beat(afresh=True), gateway.beat(), gateway.beat()] == [True, True, False]
+
+
 def test_an_answer_that_the_child_did_not_get_is_followed_by_another_heartbeat_soon() -> None:
     gateway = Gateway().settled()
     gateway.passed_at(5)

@@ -158,6 +158,16 @@ def test_headquarters_that_starts_again_asks_for_no_answer_that_it_never_gave() 
     assert hq.told == []
 
 
+def test_leniency_ends_no_silence_that_was_reported() -> None:
+    """Headquarters starts again while a button is reported: what was recorded of it brings it back to nobody's list."""
+    supervision = Supervision(14_000)
+    supervision.expect("b1", station=False, identity=(7, 100), now_ms=0)
+    supervision.remember("b1", via="gw", reported=True, names=True)
+    assert supervision.heard("b1", 7, 101, 10**7, 5_000, "gw", answered=99, proves=True) is Verdict.UNPROVEN
+    supervision.answered("b1", 7, 101, 5_000)
+    assert supervision.heard("b1", 7, 102, 10**7 + 5_000, 10_000, "gw", answered=101, proves=True) is Verdict.FRESH
+
+
 def test_while_headquarters_answers_nobody_it_asks_for_no_answers() -> None:
     """Its disk is in trouble for ten minutes: that makes no button silent."""
     hq, button, passing = Headquarters(), Button(), Passing()
