@@ -123,6 +123,7 @@ def test_an_answer_that_the_child_did_not_get_is_followed_by_another_heartbeat_s
     while not gateway.beat():
         assert gateway.now_ms - at < UNANSWERED_MS
     assert gateway.now_ms - at == UNANSWERED_MS
+    assert [gateway.beat(), gateway.beat()] == [True, False], "and the first that names an answer after that, at once"
 
 
 def test_while_an_alarm_is_on_the_light_lost_receipts_can_be_repeated_every_ten_seconds() -> None:
